@@ -1,4 +1,4 @@
-"""The methods, one file each: a way to score the nodes of a model on a task."""
+"""The methods, one file each: a way to score the components of a model on prompts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""What the methods see of a model: a narrow protocol, so that they work on any that provides it.
+
+The one idea: a run takes tokens, may read (capture) or change (edit) what passes at a few named sites, and
+returns the logits behind the last token only; nobody reads the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.graph import Graph
+
+
+class Site(NamedTuple):
+    """A place in the forward pass, by layer.
+
+    z      [batch, pos, head, d_head]: head outputs before W_O, all heads of a layer
+    mlp    [batch, pos, d_model]: what the MLP writes to the residual stream
+    input  [batch, pos, d_model]: the residual stream before layer 0 (layer is 0)
+    final  [batch, pos, d_model]: the residual stream after the last layer (layer is 0)
+    """
+
+    kind: Literal["z", "mlp", "input", "final"]
+    layer: int = 0
+
+
+Edit = Callable[[Tensor], Tensor]
+"""Takes what passes at a site and returns what shall pass instead (same shape; may edit in place)."""
+
+
+class Run(NamedTuple):
+    """logits [batch, vocab] behind the last token, in fp32; captured: site -> tensor, detached."""
+
+    logits: Float[Tensor, "batch vocab"]
+    captured: dict[Site, Tensor]
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """The last LayerNorm and the unembedding, folded: logits = normalise(x) @ weight + bias.
+
+    weight [d_model, vocab]: the norm's gain folded in; centred over d_model where the norm subtracts the mean.
+    scale(x) [batch]: what the norm divides by, for x [batch, d_model].
+    """
+
+    weight: Float[Tensor, "d_model vocab"]
+    bias: Float[Tensor, "vocab"]
+    eps: float
+    subtracts_mean: bool
+
+    def scale(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch"]:
+        centred = x - x.mean(-1, keepdim=True) if self.subtracts_mean else x
+        return (centred.pow(2).mean(-1) + self.eps).sqrt()
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A decoder-only language model, in eval mode, on one device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def d_model(self) -> int: ...
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of `text` (beginning-of-sequence token included where the model wants one) and, for
+        each, its character span in `text` ((0, 0) for special tokens). Raises PromptError for a text that
+        is longer than the model's context."""
+
+    def token_string(self, token: int) -> str:
+        """How the vocabulary spells a token."""
+
+    def is_unknown(self, token: int) -> bool:
+        """Whether the token stands for words that the vocabulary lacks."""
+
+    def run(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+    ) -> Run:
+        """One forward pass without gradients. Edits of a site happen before its capture."""
+
+    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
+        """W_O by head, and the bias that attention adds once a layer (zero where there is none):
+        attention writes sum_h z[h] @ W_O[h] + b_O."""
+
+    def unembedding(self) -> Unembedding:
+        """Raises ModelError where logits are no linear function of the normalised residual (soft caps)."""
