@@ -1,0 +1,153 @@
+"""Discovery, the table of contents: score -> select -> judge -> compare.
+
+The one idea: scores are found on one half of the prompts and the circuits that they choose are judged on the
+other half, so that no figure is a circuit's word about itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from circuits.batches import Batch, make_batches
+from circuits.circuit import Circuit
+from circuits.errors import PromptError
+from circuits.evaluation import Ablation, Baseline, Bench, Verdict, baseline, bench, judge
+from circuits.graph import Graph
+from circuits.methods.method import Method, Options, Problem
+from circuits.metrics import metric_named
+from circuits.model import Model
+from circuits.overlap import PairOverlap, pairwise_overlaps
+from circuits.progress import Progress, silent
+from circuits.prompts import PromptPair
+from circuits.scores import Scores
+from circuits.selection import Choice, Selection, select
+
+ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, apart from the model and the prompts.
+
+    references: name -> heads of a known circuit, for the methods that state how well they find it.
+    """
+
+    methods: tuple[tuple[Method, Options], ...]
+    metric: str = "logit-difference"
+    selection: Selection = field(default_factory=Selection)
+    seed: int = 0
+    batch_size: int = 64
+    n_random: int = 50
+    references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Which prompts were discovered on and which judged on, by index."""
+
+    discovery: tuple[int, ...]
+    judged: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one method found: its scores, the circuit they choose, and the verdicts on it by ablation."""
+
+    scores: Scores
+    choice: Choice
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+
+    @property
+    def circuit(self) -> Circuit:
+        return self.choice.circuit
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Everything that a run writes. findings: in the order of the plan; the first one's circuit is the run's."""
+
+    model: str
+    graph: Graph
+    plan: Plan
+    prompts: tuple[PromptPair, ...]
+    halves: Halves
+    baseline: Baseline
+    findings: tuple[Finding, ...]
+    overlaps: tuple[PairOverlap, ...]
+
+
+def discover(
+    model: Model,
+    prompts: Sequence[PromptPair],
+    plan: Plan,
+    progress: Progress = silent,
+    on_baseline: Callable[[Baseline], None] = lambda baseline: None,
+) -> Discovery:
+    """Runs every method of the plan on the prompts and judges what it finds.
+
+    on_baseline: told first of all how the model itself does on the judged prompts.
+    Raises PromptError for prompts that do not fit the model, ModelError where a method cannot work on it, and
+    CircuitError where the metric does not tell clean from corrupt.
+    """
+    halves = split(len(prompts), plan.seed)
+    found_on, judged_on = (_batches(model, prompts, half, plan) for half in (halves.discovery, halves.judged))
+    metric = metric_named(plan.metric)
+    before = baseline(model, judged_on, metric, seed=plan.seed)
+    on_baseline(before)
+    problem = Problem(found_on, metric, plan.seed, plan.references, progress)
+    findings = []
+    for method, options in plan.methods:
+        start = time.perf_counter()
+        scores = method.score(model, problem, options)
+        choice = _choose(model, found_on, scores, plan, progress)
+        verdicts = tuple(
+            judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
+            for at in _benches(model, judged_on, found_on, scores, plan, ABLATIONS)
+        )
+        findings.append(Finding(scores, choice, verdicts, time.perf_counter() - start))
+    overlaps = pairwise_overlaps([(f.scores.method, f.scores, f.circuit) for f in findings])
+    return Discovery(
+        model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), tuple(overlaps)
+    )
+
+
+def split(n: int, seed: int) -> Halves:
+    """A seeded random half to discover on and the rest to judge on. Raises PromptError for fewer than two."""
+    if n < 2:
+        raise PromptError(f"{n} prompts cannot be split into a half to discover on and one to judge on; give 2 or more.")
+    order = random.Random(f"halves/{seed}").sample(range(n), n)
+    return Halves(tuple(sorted(order[: n // 2])), tuple(sorted(order[n // 2 :])))
+
+
+def _batches(model: Model, prompts: Sequence[PromptPair], half: Sequence[int], plan: Plan) -> tuple[Batch, ...]:
+    names = [f"prompt {i + 1}" for i in half]
+    return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
+
+
+def _benches(
+    model: Model,
+    batches: tuple[Batch, ...],
+    means_from: tuple[Batch, ...],
+    scores: Scores,
+    plan: Plan,
+    ablations: Sequence[Ablation],
+) -> tuple[Bench, ...]:
+    metric = metric_named(plan.metric)
+    return tuple(
+        bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
+        for ablation in ablations
+    )
+
+
+def _choose(model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress) -> Choice:
+    (at,) = _benches(model, batches, batches, scores, plan, ("resample",))
+    return select(
+        scores,
+        plan.selection,
+        seed=plan.seed,
+        faithfulness=lambda circuits: at.faithfulness(circuits, progress).tolist(),
+    )

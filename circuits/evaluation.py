@@ -1,0 +1,242 @@
+"""Evaluation: what a circuit alone does on prompts that it was not found on, beside random circuits of its size.
+
+The one idea: keep the circuit, replace everything else (by the corrupt run's output, or by the mean), and read
+the metric on a scale from nothing kept (0) to everything kept (1):
+    faithfulness = (mean m(circuit) - mean m(nothing)) / (mean m(everything) - mean m(nothing)),
+a ratio of means over prompts. Sources: Wang et al. 2022, section 4; Hanna et al. 2024 (arXiv 2403.17806) for the
+normalised form; Miller et al. 2024 (arXiv 2407.08734) for what must be stated beside the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from circuits.batches import Batch
+from circuits.circuit import Circuit
+from circuits.errors import CircuitError
+from circuits.graph import Graph
+from circuits.metrics import Metric
+from circuits.model import Model
+from circuits.patching import (
+    Donor,
+    Outcome,
+    concatenate,
+    in_prompt_order,
+    keep_masks,
+    mean_donor,
+    measure,
+    read,
+    resample_donor,
+    zero_donor,
+)
+from circuits.progress import Progress, silent
+from circuits.statistics import bootstrap_interval, bootstrap_ratio_interval
+
+Ablation = Literal["resample", "mean", "zero"]
+DonorMaker = Callable[[Batch], Donor]
+
+FLAT = 1e-6
+"""Below this the full model and the empty circuit do not differ, and faithfulness has no meaning."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% bootstrap interval over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_estimate(samples: Float[np.ndarray, "prompt"], seed: int) -> Estimate:
+    """The mean over prompts."""
+    low, high = bootstrap_interval(samples, seed=seed)
+    return Estimate(float(samples.mean()), float(low), float(high))
+
+
+def ratio_estimate(part: Float[np.ndarray, "prompt"], whole: Float[np.ndarray, "prompt"], seed: int) -> Estimate:
+    """The ratio of means over prompts; the interval is unbounded where a resampled denominator is zero."""
+    interval = bootstrap_ratio_interval(part, whole, seed=seed)
+    low, high = interval or (-np.inf, np.inf)
+    return Estimate(float(part.mean() / whole.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class RandomBand:
+    """Faithfulness of random circuits with as many heads and MLPs, and how the circuit stands to them."""
+
+    n: int
+    low: float
+    median: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A circuit judged under one ablation, with 95% bootstrap intervals over prompts.
+
+    preferred: share of prompts on which an answer beats all distractors; correct: on which it is the most likely
+    token of all. circuit/everything/nothing: mean metric of each.
+    """
+
+    ablation: Ablation
+    n_prompts: int
+    faithfulness: Estimate
+    circuit: float
+    everything: float
+    nothing: float
+    preferred: Estimate
+    correct: Estimate
+    random: RandomBand
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Prompts to judge on, under one ablation. played: the components that a circuit may leave out."""
+
+    model: Model
+    batches: tuple[Batch, ...]
+    metric: Metric
+    ablation: Ablation
+    played: tuple[str, ...]
+    donors: DonorMaker
+
+    def outcome(self, circuits: Sequence[Iterable[str]], progress: Progress = silent) -> Outcome:
+        """What each circuit alone gives: [circuit, prompt]; len(circuits) passes over the prompts."""
+        free = set(self.model.graph.components) - set(self.played)
+        keep = keep_masks(self.model.graph, ({*circuit, *free} for circuit in circuits))
+        parts = []
+        for n, batch in enumerate(self.batches):
+            parts.append(measure(self.model, batch, self.metric, keep=keep, donor=self.donors(batch)))
+            progress(f"judging, {self.ablation} ablation", n + 1, len(self.batches))
+        return in_prompt_order(self.batches, parts)
+
+    @cached_property
+    def ends(self) -> Outcome:
+        """Nothing kept and everything kept: rows 0 and 1."""
+        return self.outcome([(), self.played])
+
+    def faithfulness(self, circuits: Sequence[Iterable[str]], progress: Progress = silent) -> np.ndarray:
+        """Faithfulness of each circuit. Raises CircuitError where the scale has no length."""
+        nothing, everything = self.ends.metric.double().mean(1).tolist()
+        _require_scale(self.ablation, nothing, everything)
+        inside = self.outcome(circuits, progress).metric.double().mean(1).numpy()
+        return np.asarray((inside - nothing) / (everything - nothing))
+
+
+def _require_scale(ablation: str, nothing: float, everything: float) -> None:
+    if abs(everything - nothing) < FLAT * max(1.0, abs(everything)):
+        raise CircuitError(
+            f"The metric is {everything:.3g} with all components and {nothing:.3g} with all replaced ({ablation} "
+            "ablation), so there is nothing to explain: the model does not tell clean from corrupt prompts. "
+            "Choose another model, task or --corruption."
+        )
+
+
+def bench(
+    model: Model,
+    batches: tuple[Batch, ...],
+    metric: Metric,
+    ablation: Ablation,
+    *,
+    played: tuple[str, ...],
+    means_from: tuple[Batch, ...],
+) -> Bench:
+    """A bench over `batches`; the means of mean ablation come from `means_from` (the discovery prompts)."""
+    if ablation == "resample":
+        return Bench(model, batches, metric, ablation, played, lambda batch: resample_donor(model, batch.corrupt))
+    donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor
+    return Bench(model, batches, metric, ablation, played, lambda batch: donor)
+
+
+def judge(
+    at: Bench, circuit: Circuit, *, seed: int, n_random: int = 50, progress: Progress = silent
+) -> Verdict:
+    """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
+    chance = random_circuits(at.model.graph, at.played, circuit, n_random, seed)
+    outcome = at.outcome([circuit.nodes, *chance], progress)
+    nothing, everything = at.ends.metric.double().numpy()
+    _require_scale(at.ablation, nothing.mean(), everything.mean())
+    inside = outcome.metric.double().numpy()
+    spans = (inside - nothing).mean(1) / (everything - nothing).mean()
+    return Verdict(
+        ablation=at.ablation,
+        n_prompts=inside.shape[1],
+        faithfulness=ratio_estimate(inside[0] - nothing, everything - nothing, seed),
+        circuit=float(inside[0].mean()),
+        everything=float(everything.mean()),
+        nothing=float(nothing.mean()),
+        preferred=mean_estimate(outcome.preferred[0].double().numpy(), seed),
+        correct=mean_estimate(outcome.correct[0].double().numpy(), seed),
+        random=_band(spans[0], spans[1:]),
+    )
+
+
+def _band(found: float, chance: np.ndarray) -> RandomBand:
+    low, median, high = np.quantile(chance, [0.025, 0.5, 0.975])
+    p = (1 + int((chance >= found).sum())) / (1 + len(chance))
+    return RandomBand(len(chance), float(low), float(median), float(high), float(p))
+
+
+def random_circuits(
+    graph: Graph, played: Sequence[str], circuit: Circuit, n: int, seed: int
+) -> list[tuple[str, ...]]:
+    """n random circuits among `played`, each with as many heads and as many MLPs as `circuit`."""
+    rng = np.random.default_rng([seed, 0xC1C])
+    heads, mlps = ([c for c in played if c[0] == kind] for kind in "am")
+    sizes = len(circuit.heads), len(circuit.mlps)
+    return [
+        tuple(str(c) for kind, size in zip((heads, mlps), sizes, strict=True) for c in rng.permutation(kind)[:size])
+        for _ in range(n)
+    ]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The model itself on a set of prompts, nothing patched: what there is to explain."""
+
+    n_prompts: int
+    metric_clean: Estimate
+    metric_corrupt: Estimate
+    preferred: Estimate
+    correct: Estimate
+
+    @property
+    def solves(self) -> bool:
+        """Whether the model prefers the answer on clearly more than half of the prompts."""
+        return self.preferred.low > 0.5
+
+
+def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: int) -> Baseline:
+    """Accuracy and metric of the unpatched model, two forward passes a prompt."""
+    clean, corrupt = (
+        in_prompt_order(batches, [read(model.run(getattr(b, side)).logits[None], b, metric) for b in batches])
+        for side in ("clean", "corrupt")
+    )
+    return Baseline(
+        n_prompts=clean.metric.shape[1],
+        metric_clean=mean_estimate(clean.metric[0].double().numpy(), seed),
+        metric_corrupt=mean_estimate(corrupt.metric[0].double().numpy(), seed),
+        preferred=mean_estimate(clean.preferred[0].double().numpy(), seed),
+        correct=mean_estimate(clean.correct[0].double().numpy(), seed),
+    )
+
+
+def six_things(verdict: Verdict, played: Sequence[str], graph: Graph, prompts: str) -> Mapping[str, str]:
+    """What makes a faithfulness comparable with another (Miller et al. 2024): all six, in words."""
+    heads_only = not any(c[0] == "m" for c in played)
+    return {
+        "granularity": "node",
+        "component set": "attention heads (all MLPs kept)" if heads_only else "attention heads and MLPs",
+        "ablation": verdict.ablation,
+        "token positions": "all",
+        "direction": "clean run with everything outside the circuit replaced (noising the complement)",
+        "prompt set": prompts,
+    }

@@ -1,0 +1,178 @@
+"""Models through TransformerLens's TransformerBridge: the only file that imports transformer_lens.
+
+The one idea: the bridge wraps the Hugging Face model itself, so logits are the model's own; this adapter
+names the few hook points that the Model protocol speaks of, and asks for the last logits alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.errors import CircuitError, ModelError, PromptError
+from circuits.graph import Graph
+from circuits.model import Edit, Run, Site, Unembedding
+from circuits.models.source import ModelSource, find_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SMALL_MODEL = 20_000_000
+"""Parameters under which one thread is faster than many: the work per operation is too little to share."""
+
+
+def load_model(
+    model: str | ModelSource, *, device: str = "cpu", dtype: str = "float32", prepend_bos: bool = True
+) -> BridgeModel:
+    """The model named `model` (built-in name, directory, hub name) in eval mode.
+
+    Raises ModelError where it cannot be found or loaded, CircuitError for an unknown device or dtype.
+    """
+    source = model if isinstance(model, ModelSource) else find_model(model)
+    if dtype not in DTYPES:
+        raise CircuitError(f"There is no dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
+    return BridgeModel(source, _boot(source.directory, _device(device), DTYPES[dtype]), prepend_bos)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CircuitError(f"Device {name!r} cannot be used here ({reason}). Use --device cpu.") from None
+    return device
+
+
+def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    import transformers
+    from transformer_lens.model_bridge import TransformerBridge
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            bridge = TransformerBridge.boot_transformers(str(directory), device=str(device), dtype=dtype)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"TransformerLens cannot load {directory}: {reason}") from error
+    bridge.eval()
+    bridge.requires_grad_(False)
+    if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
+        torch.set_num_threads(1)
+    return bridge
+
+
+class BridgeModel:
+    """The Model protocol over one TransformerBridge. directory: where its files lie."""
+
+    def __init__(self, source: ModelSource, bridge: Any, prepend_bos: bool = True) -> None:
+        self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
+        self._bridge, self._tokenizer, cfg = bridge, bridge.tokenizer, bridge.cfg
+        self.graph = Graph(
+            n_layers=cfg.n_layers,
+            n_heads=cfg.n_heads,
+            n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+            parallel=bool(cfg.parallel_attn_mlp),
+        )
+        self.d_model, self.n_ctx = int(cfg.d_model), int(cfg.n_ctx)
+        self.dtype: torch.dtype = next(bridge.parameters()).dtype
+        self.device: torch.device = next(bridge.parameters()).device
+        self.vocab_size: int = bridge.W_U.shape[-1]
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise ModelError(f"{self.name}'s tokenizer has no tokenizer.json form, so positions cannot be traced.")
+        bos = self._tokenizer.bos_token_id
+        self.bos = bos if prepend_bos and bos is not None and bos < self.vocab_size else None
+        specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
+        self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids, spans = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+        if self.bos is not None:
+            ids, spans = [self.bos, *ids], [(0, 0), *spans]
+        if not ids:
+            raise PromptError("An empty prompt has no tokens.")
+        if len(ids) > self.n_ctx:
+            raise PromptError(
+                f"A prompt of {len(ids)} tokens is longer than {self.name}'s context of {self.n_ctx}: {text[:60]!r}..."
+            )
+        if max(ids) >= self.vocab_size:
+            raise ModelError(f"{self.name}'s tokenizer gives token {max(ids)}; the model knows {self.vocab_size}.")
+        return ids, spans
+
+    def token_string(self, token: int) -> str:
+        return str(self._tokenizer.convert_ids_to_tokens(token)).replace("Ġ", " ").replace("▁", " ")
+
+    def is_unknown(self, token: int) -> bool:
+        return token in self._unknown
+
+    def run(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+    ) -> Run:
+        captured: dict[Site, Tensor] = {}
+        edits = edit or {}
+        hooks = [
+            (self._hook_name(site), _hook(site, edits.get(site), captured if site in capture else None))
+            for site in dict.fromkeys([*edits, *capture])
+        ]
+        with torch.inference_mode():
+            logits = self._bridge.run_with_hooks(
+                tokens.to(self.device), return_type="logits", fwd_hooks=hooks, logits_to_keep=1
+            )
+        return Run(logits[:, -1].float(), captured)
+
+    def _hook_name(self, site: Site) -> str:
+        return {
+            "z": f"blocks.{site.layer}.attn.hook_z",
+            "mlp": f"blocks.{site.layer}.hook_mlp_out",
+            "input": "blocks.0.hook_resid_pre",
+            "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
+        }[site.kind]
+
+    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
+        attention = self._bridge.blocks[layer].attn
+        bias = getattr(attention, "b_O", None)
+        if bias is None:
+            bias = torch.zeros(self.d_model, device=self.device)
+        return attention.W_O.detach().float(), bias.detach().float()
+
+    def unembedding(self) -> Unembedding:
+        cfg = self._bridge.cfg
+        if (getattr(cfg, "output_logits_soft_cap", None) or -1) > 0:
+            raise ModelError(f"{self.name} caps its logits, so no component's effect on them is linear.")
+        norm = self._bridge.ln_final.original_component
+        gain = norm.weight.detach().float() + (1.0 if cfg.rmsnorm_uses_offset else 0.0)
+        weight = self._bridge.W_U.detach().float()
+        shift = getattr(norm, "bias", None)
+        bias = self._bridge.b_U.detach().float() + (0.0 if shift is None else shift.detach().float() @ weight)
+        folded = gain[:, None] * weight
+        centres = cfg.normalization_type.startswith("LN")
+        return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
+
+
+def _hook(site: Site, change: Edit | None, captured: dict[Site, Tensor] | None) -> Callable[..., Tensor]:
+    def hook(value: Tensor, hook: object) -> Tensor:
+        if change is not None:
+            value = change(value)
+        if captured is not None:
+            captured[site] = value
+        return value
+
+    return hook

@@ -1,0 +1,58 @@
+"""The built-in models: Hugging Face directories that ship in the package, each with its card of measured facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "builtin"
+DEFAULT = "plain-4l"
+
+
+@dataclass(frozen=True)
+class KnownCircuit:
+    """A circuit known by construction or by training, not by measurement: node and edge names."""
+
+    heads: frozenset[str]
+    edges: frozenset[str] = frozenset()
+    roles: Mapping[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What card.json of a built-in model says.
+
+    kind: "plain" (trained on next words alone), "strict" (interchange intervention training) or "planted".
+    accuracy: task, or task/form -> what was measured on held-out prompts.
+    """
+
+    name: str
+    kind: str
+    summary: str
+    accuracy: Mapping[str, Mapping[str, Any]]
+    circuits: Mapping[str, KnownCircuit]
+
+
+@cache
+def builtin_names() -> tuple[str, ...]:
+    """Names of the models that ship with the package, sorted."""
+    return tuple(sorted(d.parent.name for d in FOLDER.glob("*/card.json")))
+
+
+@cache
+def card(name: str) -> Card:
+    """The card of the built-in model `name`."""
+    raw = json.loads((FOLDER / name / "card.json").read_text(encoding="utf-8"))
+    circuits = {
+        task: KnownCircuit(
+            heads=frozenset(known["heads"]),
+            edges=frozenset(known.get("edges", ())),
+            roles={role: tuple(heads) for role, heads in known.get("roles", {}).items()} or None,
+        )
+        for task, known in raw.get("circuits", {}).items()
+    }
+    return Card(name=name, kind=raw["kind"], summary=raw["summary"], accuracy=raw["accuracy"], circuits=circuits)

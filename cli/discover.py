@@ -1,0 +1,191 @@
+"""`circuit discover`: from a task, or the user's prompts, to a judged circuit in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.guard import guarded
+
+if TYPE_CHECKING:
+    from circuits.discovery import Discovery
+    from circuits.evaluation import Baseline
+    from circuits.methods.method import Method, Options
+    from circuits.models.bridge import BridgeModel
+    from circuits.selection import Selection
+    from cli.prompt_source import Prompts
+
+MethodNames = Annotated[
+    list[str] | None,
+    typer.Option("--method", "-m", help="A method; repeat for more. All three core methods if not given."),
+]
+CORE_METHODS = ("activation-patching", "logit-attribution", "sae")
+
+
+@guarded
+def discover(
+    task: Annotated[str | None, typer.Argument(help="A built-in task, such as ioi; see `circuit tasks`.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A built-in model, a Hugging Face directory, or a hub name.", show_default=True)
+    ] = "plain-4l",
+    prompts: Annotated[
+        Path | None, typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False)
+    ] = None,
+    method: MethodNames = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE; `circuit methods NAME` lists them.")
+    ] = None,
+    form: Annotated[str | None, typer.Option(help="Which form of the task, see `circuit tasks NAME`.")] = None,
+    corruption: Annotated[str | None, typer.Option(help="Which corruption of the task.")] = None,
+    pairs: Annotated[
+        int, typer.Option(min=2, help="Prompt pairs to draw: half to discover on, half to judge on.")
+    ] = 500,
+    metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Select scores of at least this share of the largest.")
+    ] = None,
+    significance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Select by sign-flip permutation at this level.")
+    ] = None,
+    correction: Annotated[str, typer.Option(help="holm, bonferroni or benjamini-hochberg.")] = "holm",
+    smallest: Annotated[
+        float | None,
+        typer.Option(min=0, help="Select the shortest ranking prefix this faithful (the default rule, at 0.9)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run folder; runs/TASK-MODEL if not given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run folder that --output names.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+) -> None:
+    """Find and judge the circuit that carries out a task.
+
+    [bold]circuit discover ioi[/bold]
+
+    [bold]circuit discover ioi --model gpt2 --method activation-patching --pairs 64 --output runs/ioi-gpt2[/bold]
+
+    [bold]circuit discover --prompts mine.jsonl --model ./my-hf-model[/bold]
+    """
+    from circuits.models.source import find_model
+    from cli.prompt_source import check_source, read_source
+
+    rule = _selection(top, threshold, significance, correction, smallest)
+    check_source(task, prompts)
+    chosen = _configured(method or list(CORE_METHODS), set_ or [])
+    source = find_model(model)
+    folder = _output(output, force, f"{task or (prompts.stem if prompts else '')}-{source.name}")
+
+    from circuits.discovery import Plan
+    from circuits.discovery import discover as run_discovery
+    from circuits.models.bridge import load_model
+    from cli.render import progress
+    from cli.run_output import summary, write_run
+
+    with progress(quiet=json) as show:
+        show("loading the model", 0, 1)
+        loaded = load_model(source, device=device, dtype=dtype)
+        show("loading the model", 1, 1)
+        drawn = read_source(loaded, task, prompts, form=form, corruption=corruption, n=pairs, seed=seed)
+        _warn_of_words(loaded, drawn)
+        plan = Plan(chosen, metric or drawn.metric, rule, seed, batch_size, references=drawn.references)
+        found = run_discovery(loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json))
+        write_run(folder, found, loaded, drawn, force=force)
+    _report(found, folder, summary(found, drawn, folder), json)
+
+
+def _selection(
+    top: int | None,
+    threshold: float | None,
+    significance: float | None,
+    correction: str,
+    smallest: float | None,
+) -> Selection:
+    from pydantic import ValidationError
+
+    from circuits.errors import CircuitError
+    from circuits.selection import Selection
+
+    given = {
+        "--top": ({"rule": "top", "n": top}, top),
+        "--threshold": ({"rule": "threshold", "share": threshold}, threshold),
+        "--significance": ({"rule": "significance", "alpha": significance, "correction": correction}, significance),
+        "--smallest": ({"rule": "smallest", "target": smallest}, smallest),
+    }
+    chosen = {name: settings for name, (settings, value) in given.items() if value is not None}
+    if len(chosen) > 1:
+        raise CircuitError(f"{' and '.join(chosen)} are different ways to select; give one of them.")
+    try:
+        return Selection.model_validate(next(iter(chosen.values()), {}))
+    except ValidationError as error:
+        reasons = "; ".join(f"{e['loc'][-1]} = {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise CircuitError(f"The selection cannot be used: {reasons}.") from None
+
+
+def _configured(names: list[str], settings: list[str]) -> tuple[tuple[Method, Options], ...]:
+    """Methods with their options, in the order given. Raises CircuitError for a --set that fits no method."""
+    from circuits.errors import CircuitError
+    from circuits.methods import METHODS
+
+    by_method: dict[str, dict[str, str]] = {name: {} for name in names}
+    unknown = [name for name in names if name not in METHODS.names()]
+    if unknown:
+        METHODS.load(unknown[0])
+    for setting in settings:
+        target, equals, value = setting.partition("=")
+        name, dot, option = target.partition(".")
+        if not (equals and dot):
+            raise CircuitError(f"--set {setting} is not METHOD.OPTION=VALUE, such as sae.trials=20.")
+        if name not in by_method:
+            raise CircuitError(f"--set {setting} names {name!r}, which is not among the methods {', '.join(names)}.")
+        by_method[name][option] = value
+    loaded = {name: METHODS.load(name) for name in by_method}
+    return tuple((entry, entry.configure(by_method[name])) for name, entry in loaded.items())
+
+
+def _output(output: Path | None, force: bool, stem: str) -> Path:
+    """The run folder to write: what --output says, or the first free runs/STEM, runs/STEM-2, ..."""
+    from circuits.runs import check_output
+
+    if output is None:
+        free = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 100_000))
+        output = next(path for path in free if not path.exists())
+    check_output(output, force)
+    return output
+
+
+def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
+    from circuits.batches import unknown_words
+    from cli.render import show_warning
+
+    missing = unknown_words(model, drawn.pairs)
+    if missing:
+        some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+        show_warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
+
+
+def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:
+    from cli.render import show_note, show_warning
+    from cli.wording import baseline_line, unsolved_warning
+
+    if not quiet:
+        show_note(baseline_line(model.name, drawn.name, before))
+    if warning := unsolved_warning(model.name, before):
+        show_warning(warning)
+
+
+def _report(found: Discovery, folder: Path, brief: dict[str, object], json: bool) -> None:
+    if json:
+        from circuits.records import json_text
+
+        print(json_text(brief), end="")
+        return
+    from cli.summary import show_discovery
+
+    show_discovery(found, folder)

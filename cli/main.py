@@ -1,0 +1,24 @@
+"""The Typer app: one command a file; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.discover import discover
+from cli.listings import methods, models, tasks
+from cli.train import train
+
+app = typer.Typer(
+    name="circuit",
+    help="Find, judge and compare the circuits inside transformer language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (discover, tasks, models, methods, train):
+    app.command()(command)
+
+
+def run() -> None:
+    """The `circuit` command."""
+    app()

@@ -1,0 +1,105 @@
+"""Where a command's prompts come from: a built-in task sampled for the model at hand, or a user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuits.errors import CircuitError, UnknownNameError
+from circuits.prompts import PromptPair
+from tasks import TASKS
+
+if TYPE_CHECKING:
+    from circuits.models.bridge import BridgeModel
+    from tasks.task import Lexicon, Task
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompt pairs and what is known of them.
+
+    name: the task, or the file's stem. rejected: class of words -> how many the tokenizer split.
+    references: source -> heads of a circuit that a paper or the model's card states for this model.
+    """
+
+    name: str
+    pairs: tuple[PromptPair, ...]
+    metric: str = "logit-difference"
+    form: str = ""
+    corruption: str = ""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def check_source(task: str | None, prompts: Path | None) -> None:
+    """Raises CircuitError unless exactly one of a known task and a file is given: cheap, before any work."""
+    if (task is None) == (prompts is None):
+        raise CircuitError(
+            "Give either a task or --prompts FILE"
+            + (", not both." if task else f". Tasks: {', '.join(TASKS.names())}.")
+        )
+    if task is not None and task not in TASKS.names():
+        raise UnknownNameError("task", task, TASKS.names())
+    if prompts is not None:
+        from circuits.prompt_files import read_prompts
+
+        read_prompts(prompts)
+
+
+def read_source(
+    model: BridgeModel,
+    task: str | None,
+    prompts: Path | None,
+    *,
+    form: str | None,
+    corruption: str | None,
+    n: int,
+    seed: int,
+) -> Prompts:
+    """The prompts of the task, sampled for the model's tokenizer, or of the file."""
+    if task is not None:
+        return sample_task(model, TASKS.load(task), form=form, corruption=corruption, n=n, seed=seed)
+    from circuits.prompt_files import read_prompts
+
+    if form or corruption:
+        raise CircuitError("--form and --corruption belong to built-in tasks; your file holds its own pairs.")
+    assert prompts is not None
+    return Prompts(prompts.stem, read_prompts(prompts))
+
+
+def sample_task(
+    model: BridgeModel, task: Task, *, form: str | None, corruption: str | None, n: int, seed: int
+) -> Prompts:
+    """n pairs of `task` whose words fit the model's tokenizer."""
+    form, corruption = task.choose(form, corruption)
+    lexicon = lexicon_of(model)
+    pairs = task.sample(n, seed=seed, lexicon=lexicon, form=form, corruption=corruption)
+    rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
+    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, references(task, model))
+
+
+def lexicon_of(model: BridgeModel) -> Lexicon:
+    """Word lists as the model's tokenizer sees them; a word that it does not know counts as two tokens."""
+    from circuits.batches import continuation
+    from tasks.task import Lexicon
+
+    def n_tokens(text: str, after: str) -> int:
+        tokens = continuation(model, after, text)
+        return len(tokens) + any(model.is_unknown(t) for t in tokens)
+
+    return Lexicon(n_tokens, model.name)
+
+
+def references(task: Task, model: BridgeModel) -> dict[str, frozenset[str]]:
+    """Known circuits of this task in this model: by construction or training first, then papers'."""
+    from circuits.models.builtin_models import card
+
+    known = {}
+    if model.builtin and task.name in card(model.name).circuits:
+        known[f"{model.name} card"] = card(model.name).circuits[task.name].heads
+    if model.name in task.references:
+        reference = task.references[model.name]
+        known[reference.source] = reference.heads
+    return known

@@ -1,0 +1,60 @@
+"""Sentences that both the terminal and the report use, so that they never disagree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circuits.discovery import Finding
+    from circuits.evaluation import Baseline, Estimate, Verdict
+
+
+def estimate(value: Estimate, digits: int = 2) -> str:
+    """0.93 [0.91, 0.95]."""
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def share(value: Estimate) -> str:
+    """93% [91%, 95%]."""
+    return f"{value.value:.1%} [{value.low:.1%}, {value.high:.1%}]"
+
+
+def baseline_line(model: str, task: str, before: Baseline) -> str:
+    """How the model itself does, before anything is patched."""
+    return (
+        f"{model} on {task}: prefers the answer on {share(before.preferred)} of {before.n_prompts} judged prompts, "
+        f"says it first on {share(before.correct)}; metric {estimate(before.metric_clean)} clean, "
+        f"{estimate(before.metric_corrupt)} corrupt."
+    )
+
+
+def unsolved_warning(model: str, before: Baseline) -> str:
+    """Empty where the model prefers answers clearly more often than not."""
+    if before.solves:
+        return ""
+    return (
+        f"{model} does not solve this task: it prefers the answer on {share(before.preferred)} of the prompts, where "
+        "a coin gives 50%. Whatever is found below is no circuit for the task."
+    )
+
+
+def chance_words(verdict: Verdict) -> str:
+    """How the circuit stands to random ones of its size."""
+    band = verdict.random
+    outside = "above all" if band.p_value <= 1 / (band.n + 1) else "not clearly above"
+    return (
+        f"{outside} {band.n} random circuits of its size "
+        f"(95% of them in {band.low:.2f} to {band.high:.2f}; p = {band.p_value:.3f})"
+    )
+
+
+def finding_words(finding: Finding) -> str:
+    """One sentence a method: what was kept, and how faithful it is to judged prompts."""
+    verdict = finding.verdicts[0]
+    total = len(finding.scores.components)
+    what = "components" if any(c[0] == "m" for c in finding.scores.components) else "heads"
+    return (
+        f"{finding.scores.method} keeps {len(finding.circuit)} of {total} {what} "
+        f"({len(finding.circuit) / total:.0%}); faithfulness {estimate(verdict.faithfulness)} "
+        f"({verdict.ablation} ablation), {chance_words(verdict)}."
+    )
