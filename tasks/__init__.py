@@ -4,4 +4,9 @@ from __future__ import annotations
 
 from circuits.registry import Registry
 
-TASKS = Registry(kind="task", package="tasks", attribute="TASK", without=frozenset({"task"}))
+TASKS = Registry(
+    kind="task",
+    package="tasks",
+    attribute="TASK",
+    without=frozenset({"task", "words", "facts", "templates", "held_out"}),
+)

@@ -1,4 +1,4 @@
-"""A task: a seeded generator of prompt pairs with named forms and corruptions; it knows no model and no device.
+"""A task: a seeded generator of prompt pairs with named forms and corruptions; it knows no model, no device.
 
 The one idea: words are filtered by what the tokenizer at hand makes of them (Lexicon), so one generator
 serves every model, and what was rejected is counted and shown.
@@ -26,8 +26,17 @@ class Lexicon:
     name: str = "this tokenizer"
     rejected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lengths: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def single(self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " ") -> tuple[str, ...]:
+    def length(self, text: str, after: str) -> int:
+        """n_tokens, asked of the tokenizer once a text."""
+        if (text, after) not in self.lengths:
+            self.lengths[text, after] = self.n_tokens(text, after)
+        return self.lengths[text, after]
+
+    def single(
+        self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " "
+    ) -> tuple[str, ...]:
         """The words that are one token as `prefix + word` behind `after`.
 
         The same `kind` must always name the same list: it is filtered once.
@@ -40,8 +49,9 @@ class Lexicon:
             if len(kept) < 2:
                 some = ", ".join(repr(w) for w in self.rejected[kind][:3])
                 raise CircuitError(
-                    f"Of {len(words)} {kind} {len(kept)} are one token for {self.name} (rejected: {some} ...); "
-                    "at least two are needed. Choose another model, or bring your own pairs with --prompts."
+                    f"Of {len(words)} {kind} {len(kept)} are one token for {self.name} "
+                    f"(rejected: {some} ...); at least two are needed. "
+                    "Choose another model, or bring your own pairs with --prompts."
                 )
         return self.kept[kind]
 
@@ -101,7 +111,11 @@ class Task:
         Raises PromptError where the task has fewer than n distinct pairs to give.
         """
         form, corruption = self.choose(form, corruption)
-        rng, seen, pairs = random.Random(f"{self.name}/{form}/{corruption}/{seed}"), set[str](), list[PromptPair]()
+        rng, seen, pairs = (
+            random.Random(f"{self.name}/{form}/{corruption}/{seed}"),
+            set[str](),
+            list[PromptPair](),
+        )
         draws, limit = 0, 200 * n + 20_000
         while len(pairs) < n and draws < limit:
             draws += 1

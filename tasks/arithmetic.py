@@ -1,0 +1,97 @@
+"""Arithmetic: the sum or the difference of two numbers from 0 to 99.
+
+Data: made from the numbers themselves. Paper: Zhang et al. 2024, "Interpreting and Improving Large Language
+Models in Arithmetic Calculation" (arXiv 2409.01659), which replaces the operator by a symbol without meaning
+(here the negative). The default corruption replaces one operand (after Stolfo et al. 2023, arXiv 2305.15054).
+
+    clean     37+45=    -> "82"
+    corrupt   37+21=    -> "58"
+    negative  37@45=
+
+A difference is never below zero. A number that is not one token for the tokenizer at hand is left out, so a
+tokenizer that splits numbers into digits leaves problems of one digit.
+"""
+
+from __future__ import annotations
+
+import random
+
+from circuits.errors import CircuitError
+from circuits.prompts import PromptPair
+from tasks.task import Lexicon, Reference, Task
+from tasks.templates import end, fill
+
+LARGEST = 99
+OPERATORS = {"mixed": "+-", "addition": "+", "subtraction": "-"}
+NULL_SYMBOLS = "@#"
+TRIES = 10_000
+
+
+def result(a: int, operator: str, b: int) -> int:
+    """The value of the problem; negative where b is larger than a."""
+    return a + b if operator == "+" else a - b
+
+
+def _numbers(lexicon: Lexicon) -> tuple[tuple[int, ...], frozenset[int]]:
+    """The operands, and the results, that are one token."""
+    operands = lexicon.single("operands", [str(i) for i in range(LARGEST + 1)], after="1+", prefix="")
+    results = lexicon.single("results", [str(i) for i in range(2 * LARGEST + 1)], after="1+1=", prefix="")
+    return tuple(map(int, operands)), frozenset(map(int, results))
+
+
+def _two_problems(
+    rng: random.Random, lexicon: Lexicon, operator: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Two pairs of operands that differ in one operand and in the result."""
+    operands, results = _numbers(lexicon)
+    for _ in range(TRIES):
+        a, b, c = rng.choice(operands), rng.choice(operands), rng.choice(operands)
+        other = (c, b) if rng.random() < 0.5 else (a, c)
+        values = {result(a, operator, b), result(other[0], operator, other[1])}
+        if len(values) == 2 and values <= results:
+            return (a, b), other
+    raise CircuitError(
+        f"{lexicon.name} has too few numbers of one token for arithmetic. Choose another model."
+    )
+
+
+def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
+    operator = rng.choice(OPERATORS[form])
+    (a, b), (c, d) = _two_problems(rng, lexicon, operator)
+    clean, spans = fill("{A}{OPERATOR}{B}=", {"A": str(a), "OPERATOR": operator, "B": str(b)})
+    return PromptPair(
+        clean=clean,
+        corrupt=f"{c}{operator}{d}=",
+        answers=(str(result(a, operator, b)),),
+        distractors=(str(result(c, operator, d)),),
+        positions=spans | {"END": end(clean)},
+        negative=f"{a}{rng.choice(NULL_SYMBOLS)}{b}=",
+        template=operator,
+        key=f"{a}{operator}{b}",
+    )
+
+
+TASK = Task(
+    name="arithmetic",
+    summary="Arithmetic: the sum or the difference of two numbers from 0 to 99.",
+    paper="Zhang et al. 2024, arXiv 2409.01659",
+    metric="logit-difference",
+    forms={
+        "mixed": "sums and differences",
+        "addition": "sums",
+        "subtraction": "differences, never below zero",
+    },
+    corruptions={"operand": "one operand is another number, so the answer changes"},
+    generate=_generate,
+    references={
+        "meta-llama/Llama-2-7b-hf": Reference(
+            source="Zhang et al. 2024, arXiv 2409.01659, section 4",
+            roles={
+                "operand": ("a13.h11", "a12.h22", "a15.h15"),
+                "operator": ("a14.h2", "a11.h8"),
+                "other": ("a16.h0",),
+            },
+            note="the heads that the text names, for sums and differences of digits",
+        )
+    },
+)

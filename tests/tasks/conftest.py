@@ -1,0 +1,53 @@
+"""Lexicons that the task tests run under: words, and the GPT-2 tokenizer where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.task import Lexicon
+
+_WORD = re.compile(r"\w+|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """split: a text to its tokens, as strings."""
+
+    split: Callable[[str], list[str]]
+    lexicon: Lexicon
+
+
+def _words() -> Reader:
+    return Reader(_WORD.findall, Lexicon(lambda text, after: len(_WORD.findall(text)), "words"))
+
+
+def _gpt2() -> Reader:
+    """The tokenizer of GPT-2, from the folder CIRCUIT_TOKENIZERS (which holds gpt2/) or the local cache."""
+    transformers = pytest.importorskip("transformers")
+    folder = os.environ.get("CIRCUIT_TOKENIZERS")
+    where = Path(folder) / "gpt2" if folder else "gpt2"
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True)
+    except OSError:
+        pytest.skip("the GPT-2 tokenizer is not at hand; set CIRCUIT_TOKENIZERS")
+
+    def n_tokens(text: str, after: str) -> int:
+        return len(tokenizer(after + text)["input_ids"]) - len(tokenizer(after)["input_ids"])
+
+    return Reader(tokenizer.tokenize, Lexicon(n_tokens, "gpt2"))
+
+
+@pytest.fixture(scope="session", params=["words", "gpt2"])
+def reader(request: pytest.FixtureRequest) -> Reader:
+    return _words() if request.param == "words" else _gpt2()
+
+
+@pytest.fixture(scope="session")
+def words() -> Lexicon:
+    return _words().lexicon
