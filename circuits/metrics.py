@@ -18,8 +18,11 @@ Tokens = Sequence[tuple[int, ...]]
 Metric = Callable[[Float[Tensor, "batch vocab"], Tokens, Tokens], Float[Tensor, "batch"]]
 
 
-def _pooled(values: Float[Tensor, "batch vocab"], tokens: Tokens, how: Callable[[Tensor], Tensor]) -> Tensor:
-    return torch.stack([how(row[list(ids)]) for row, ids in zip(values, tokens, strict=True)])
+def _pooled(values: Float[Tensor, "batch vocab"], tokens: Tokens, how: Callable[..., Tensor]) -> Tensor:
+    if len({len(ids) for ids in tokens}) == 1:
+        index = torch.tensor(list(map(list, tokens)), device=values.device)
+        return how(values.gather(1, index), dim=1)
+    return torch.stack([how(row[list(ids)], dim=0) for row, ids in zip(values, tokens, strict=True)])
 
 
 def logit_difference(
@@ -45,7 +48,7 @@ def preferred(logits: Float[Tensor, "batch vocab"], answers: Tokens, distractors
 def correct(logits: Float[Tensor, "batch vocab"], answers: Tokens) -> Bool[Tensor, "batch"]:
     """Whether the most likely token of the whole vocabulary is an answer."""
     best = logits.argmax(-1).tolist()
-    return torch.tensor([b in ids for b, ids in zip(best, answers, strict=True)])
+    return torch.tensor([b in ids for b, ids in zip(best, answers, strict=True)], device=logits.device)
 
 
 METRICS: dict[str, Metric] = {

@@ -1,0 +1,147 @@
+"""`circuit tasks`, `circuit models`, `circuit methods`: what is there, and what each entry is in detail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.guard import guarded
+
+if TYPE_CHECKING:
+    from circuits.models.bridge import BridgeModel
+    from cli.prompt_source import Prompts
+    from tasks.task import Task
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@guarded
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="A task to show in detail.")] = None,
+    model: Annotated[str, typer.Option(help="Whose tokens to show.")] = "plain-4l",
+    form: Annotated[str | None, typer.Option(help="Which form.")] = None,
+    corruption: Annotated[str | None, typer.Option(help="Which corruption; all if not given.")] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="How many sample pairs for each corruption.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the samples.")] = 0,
+    json: Json = False,
+) -> None:
+    """List the built-in tasks; or show one: sample prompts, their tokens side by side, what differs.
+
+    [bold]circuit tasks[/bold]
+
+    [bold]circuit tasks ioi --model gpt2[/bold]
+    """
+    from tasks import TASKS
+
+    if name is None:
+        entries = [TASKS.load(n) for n in TASKS.names()]
+        rows = [{"task": t.name, "what": t.summary, "metric": t.metric, "paper": t.paper} for t in entries]
+        _show(rows, json, "Tasks")
+        return
+    task = TASKS.load(name)
+    task.choose(form, corruption)
+    from circuits.models.bridge import load_model
+
+    loaded = load_model(model)
+    samples = [_sample(loaded, task, form, c, pairs, seed) for c in ([corruption] if corruption else task.corruptions)]
+    if json:
+        _print_json({"task": task.name, "forms": task.forms, "samples": samples})
+        return
+    from cli.task_view import show_task
+
+    show_task(task, samples, loaded.name)
+
+
+def _sample(
+    model: BridgeModel, task: Task, form: str | None, corruption: str, pairs: int, seed: int
+) -> dict[str, Any]:
+    """One corruption's pairs, with tokens aligned."""
+    from cli.prompt_source import sample_task
+
+    drawn = sample_task(model, task, form=form, corruption=corruption, n=pairs, seed=seed)
+    return {
+        "form": drawn.form,
+        "corruption": corruption,
+        "rejected": dict(drawn.rejected),
+        "pairs": [_tokens(model, drawn, i) for i in range(pairs)],
+    }
+
+
+def _tokens(model: BridgeModel, drawn: Prompts, i: int) -> dict[str, Any]:
+    from circuits.batches import tokenize_pair
+
+    pair = drawn.pairs[i]
+    tokens = tokenize_pair(model, pair, f"{drawn.name} prompt {i + 1}")
+    clean, corrupt = ([model.token_string(t) for t in side] for side in (tokens.clean, tokens.corrupt))
+    return {
+        "clean": pair.clean,
+        "corrupt": pair.corrupt,
+        "negative": pair.negative,
+        "answers": list(pair.answers),
+        "distractors": list(pair.distractors),
+        "template": pair.template,
+        "tokens": {"clean": clean, "corrupt": corrupt},
+        "differs_at": [n for n, (a, b) in enumerate(zip(tokens.clean, tokens.corrupt, strict=True)) if a != b],
+        "positions": dict(tokens.positions),
+    }
+
+
+@guarded
+def models(json: Json = False) -> None:
+    """List the built-in models with the accuracies that their cards state.
+
+    [bold]circuit models[/bold]
+    """
+    from circuits.models.builtin_models import builtin_names, card
+
+    rows = []
+    for name in builtin_names():
+        about = card(name)
+        accuracy = {task: f"{measured['accuracy']:.1%}" for task, measured in about.accuracy.items()}
+        rows.append({"model": name, "kind": about.kind, "what": about.summary, "held-out accuracy": accuracy})
+    if not json:
+        for row in rows:
+            row["held-out accuracy"] = "\n".join(f"{k} {v}" for k, v in row["held-out accuracy"].items())  # type: ignore[attr-defined]
+    _show(rows, json, "Built-in models (any Hugging Face directory or hub name works too)")
+
+
+@guarded
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method to show with its options.")] = None, json: Json = False
+) -> None:
+    """List the methods; or show one with its options.
+
+    [bold]circuit methods activation-patching[/bold]
+    """
+    from circuits.methods import METHODS
+
+    if name is None:
+        entries = [METHODS.load(n) for n in METHODS.names()]
+        _show([{"method": m.name, "what": m.summary, "paper": m.paper} for m in entries], json, "Methods")
+        return
+    method = METHODS.load(name)
+    rows = [
+        {
+            "option": f"--set {method.name}.{field.replace('_', '-')}=",
+            "default": str(info.default),
+            "what": info.description or "",
+        }
+        for field, info in method.options.model_fields.items()
+    ]
+    _show(rows, json, f"{method.name}: {method.summary} ({method.paper})")
+
+
+def _show(rows: list[dict[str, Any]], json: bool, title: str) -> None:
+    if json:
+        _print_json(rows)
+        return
+    from cli.render import show_table
+
+    show_table(title, rows)
+
+
+def _print_json(value: object) -> None:
+    from circuits.records import json_text
+
+    print(json_text(value), end="")

@@ -1,0 +1,150 @@
+"""report.md: the run in words and tables, the verdict first, what to doubt beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from circuits.discovery import Discovery, Finding
+from circuits.evaluation import six_things
+from cli.wording import baseline_line, estimate, finding_words, share, unsolved_warning
+
+TOP = 15
+
+
+def report(found: Discovery, run: Mapping[str, Any]) -> str:
+    """The whole report as Markdown; `run` is what run.json holds."""
+    parts = [
+        f"# {run['config']['task']} in {found.model}",
+        *_verdict(found),
+        *_pictures(found),
+        *_judgement(found),
+        *(line for finding in found.findings for line in _method(found, finding)),
+        *_overlaps(found),
+        *_settings(run),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _verdict(found: Discovery) -> Iterator[str]:
+    task = "these prompts"
+    yield baseline_line(found.model, task, found.baseline)
+    if warning := unsolved_warning(found.model, found.baseline):
+        yield f"**Warning.** {warning}"
+    for finding in found.findings:
+        yield finding_words(finding)
+        if finding.choice.note:
+            yield f"Note on {finding.scores.method}: {finding.choice.note}."
+
+
+def _pictures(found: Discovery) -> Iterator[str]:
+    first = found.findings[0].scores.method
+    yield f"![The circuit that {first} finds](circuit.svg)"
+    for finding in found.findings:
+        name = finding.scores.method
+        yield f"![Scores of {name} by layer and head](heatmap-{name}.png)"
+        if finding.scores.by_position:
+            yield f"![Scores of {name} by position](positions-{name}.png)"
+
+
+def _judgement(found: Discovery) -> Iterator[str]:
+    yield "## Judged on prompts that nothing was found on"
+    rows = [
+        (
+            finding.scores.method,
+            f"{len(finding.circuit)} of {len(finding.scores.components)}",
+            verdict.ablation,
+            estimate(verdict.faithfulness),
+            f"{verdict.random.low:.2f} to {verdict.random.high:.2f}",
+            f"{verdict.random.p_value:.3f}",
+            share(verdict.preferred),
+            share(verdict.correct),
+        )
+        for finding in found.findings
+        for verdict in finding.verdicts
+    ]
+    header = ("method", "kept", "ablation", "faithfulness", "random band", "p", "answer preferred", "answer first")
+    yield table(header, rows)
+    first = found.findings[0]
+    prompts = f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
+    stated = six_things(first.verdicts[0], first.scores.components, found.graph, prompts)
+    yield (
+        "Faithfulness is a ratio of means: 0 with everything replaced, 1 with nothing replaced; it may pass 1 where "
+        "the circuit leaves out what works against the behaviour. Brackets are 95% bootstrap intervals over prompts; "
+        f"the band holds 95% of {first.verdicts[0].random.n} random circuits with as many heads and MLPs."
+    )
+    yield "; ".join(f"{name}: {value}" for name, value in stated.items() if name != "ablation") + "."
+
+
+def _method(found: Discovery, finding: Finding) -> Iterator[str]:
+    scores = finding.scores
+    yield f"## {scores.method}"
+    yield f"Kept by: {finding.circuit.selection}. Positive scores support the behaviour."
+    kept = set(finding.circuit.nodes)
+    rows = [
+        (str(n), name, f"{scores.of(name):.4g}", f"{_stderr(finding, name):.2g}", "yes" if name in kept else "")
+        for n, name in enumerate(scores.ranking()[:TOP], start=1)
+    ]
+    yield table(("rank", "component", "score", f"standard error over {scores.unit}s", "in circuit"), rows)
+    yield from _details(scores.details)
+
+
+def _stderr(finding: Finding, name: str) -> float:
+    return float(finding.scores.stderr[finding.scores.components.index(name)])
+
+
+def _details(details: Mapping[str, Any]) -> Iterator[str]:
+    if "parts" in details:
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in details["parts"].items())
+        yield (
+            f"Beside the components: {parts}; all parts sum to the logit difference of "
+            f"{details['logit_difference']:.3f} (largest gap on a prompt {details['largest_gap']:.1e})."
+        )
+
+
+def _overlaps(found: Discovery) -> Iterator[str]:
+    if not found.overlaps:
+        return
+    yield "## Do the methods agree?"
+    rows = []
+    for pair in found.overlaps:
+        o, rank = pair.overlap, pair.correlation_of_size
+        rows.append(
+            (
+                f"{pair.first}, {pair.second}",
+                f"{o.shared} of {o.first_size} and {o.second_size}",
+                _number(o.jaccard),
+                _number(o.chance_jaccard),
+                _number(o.overlap_coefficient),
+                f"{o.p_value:.3f}",
+                "" if rank is None else f"{rank.rho:.2f} (p = {rank.p_value:.3f})",
+            )
+        )
+    header = ("methods", "shared", "Jaccard", "by chance", "overlap coefficient", "p", "rank correlation of sizes")
+    yield table(header, rows)
+    yield "p: hypergeometric, that random circuits of these sizes share as many. Only what both methods score counts."
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _settings(run: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Settings"
+    yield table(("setting", "value"), [(name, _plain(value)) for name, value in run["config"].items()])
+    rejected = {kind: n for kind, n in run["prompts"]["rejected_words"].items() if n}
+    if rejected:
+        words = ", ".join(f"{n} {kind}" for kind, n in rejected.items())
+        yield f"Left out because the tokenizer splits them: {words}."
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    return str(value)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
