@@ -1,0 +1,169 @@
+"""A circuit as a layered picture: input at the bottom, logits on top, what is kept in between.
+
+The one idea: shape says what a node is (round a head, square an MLP), colour says what it does (blue supports
+the behaviour, red opposes it), and the width of a link how much flows through it. No Graphviz: layout.py
+finds the places, matplotlib draws.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.path import Path
+
+from circuits.circuit import Circuit
+from circuits.graph import INPUT, LOGITS, Graph
+from circuits.scores import Scores
+from cli.report.figure import INK, PALE, PAPER, axes_at, blank, colour_bar, colours, ink_on, paper_style
+from cli.report.layout import NODE_HEIGHT, NODE_WIDTH, ROW, Curve, Layout, Link, curve, extent, layout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+_LEFT, _RIGHT, _TOP, _BAR = 0.42, 0.12, 0.2, 0.5
+_LINE = 0.13  # inches from one line of text to the next
+_SMALLEST_WIDTH = 2.7
+_MANY = 300
+_SUPPORTS, _OPPOSES = "#2166ac", "#b2182b"
+_CUBIC = (Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4)
+
+
+def drawing(
+    graph: Graph,
+    circuit: Circuit,
+    scores: Scores,
+    links: Mapping[Link, float | None] | None = None,
+    *,
+    title: str = "",
+    unit: str = "score",
+    signed: bool | None = None,
+) -> Figure:
+    """The circuit as a figure, nodes coloured by `scores`.
+
+    links: (source, target) -> score, or None for a link that is there but was not measured (thin and grey).
+        By default every legal link between the circuit's nodes, with its score where the method gives one.
+    unit: what the colour bar says; signed: False for counts, None to tell by the values.
+    """
+    if links is None:
+        links = {link: scores.links.get(link) for link in graph.links(circuit.nodes)}
+    members = {INPUT, LOGITS, *circuit.nodes}
+    links = {link: score for link, score in links.items() if members.issuperset(link)}
+    placed = layout(graph, circuit.nodes, links)
+    drawn, note = _thinned(placed, links)
+    curves = {link: curve(placed, link) for link in drawn}
+    value = dict(zip(scores.components, scores.values.tolist(), strict=True))
+    scale = colours(np.array([value[name] for name in circuit.nodes if name in value]), signed)
+    with paper_style():
+        figure, axes = _page(
+            placed, extent(placed, curves.values()), title, _legend(circuit, drawn) + note, scale, unit
+        )
+        _draw_layers(axes, placed)
+        _draw_links(axes, curves, drawn)
+        for name in placed.places:
+            fill = scale.to_rgba(value[name]) if name in value else (0.93, 0.93, 0.93, 1.0)
+            _draw_node(axes, placed, name, tuple(fill))
+    return figure
+
+
+def _thinned(
+    placed: Layout, links: Mapping[Link, float | None]
+) -> tuple[dict[Link, float | None], tuple[str, ...]]:
+    """The links to draw: of a crowd of unmeasured ones, only those between neighbouring rows."""
+    unmeasured = [link for link, score in links.items() if score is None]
+    if len(unmeasured) <= _MANY:
+        return dict(links), ()
+    far = {(u, v) for u, v in unmeasured if placed.places[v][1] - placed.places[u][1] > 1.01 * ROW}
+    note = f"{len(far):,} unmeasured links between distant rows are not drawn"
+    return {link: score for link, score in links.items() if link not in far}, (note,)
+
+
+def _legend(circuit: Circuit, links: Mapping[Link, float | None]) -> tuple[str, ...]:
+    """What shapes and lines mean, as far as the picture has them."""
+    measured = [abs(score) for score in links.values() if score is not None]
+    lines: tuple[str, ...] = ("round: head, square: MLP",) if circuit.heads and circuit.mlps else ()
+    if measured:
+        lines += (f"blue and red links support and oppose, width by size (widest {max(measured):.2g})",)
+    if len(measured) < len(links):
+        lines += ("grey links: legal, not measured" if measured else "links: legal, not measured",)
+    return lines
+
+
+def _page(
+    placed: Layout,
+    across: tuple[float, float],
+    title: str,
+    notes: tuple[str, ...],
+    scale: ScalarMappable,
+    unit: str,
+) -> tuple[Figure, Axes]:
+    """Title, colour bar and notes around axes in inches: fonts and boxes have one size in every circuit."""
+    inner = max(across[1] - across[0], _SMALLEST_WIDTH)
+    title_lines = textwrap.wrap(title, int(inner / 0.068))
+    note_lines = textwrap.wrap("; ".join(notes), int(inner / 0.044))
+    bottom = 0.2 + _LINE * len(note_lines) + _BAR
+    height = placed.height + NODE_HEIGHT
+    figure = blank(_LEFT + inner + _RIGHT, bottom + height + _TOP + _LINE * len(title_lines))
+    axes = axes_at(figure, _LEFT, bottom, inner, height)
+    middle = sum(across) / 2
+    axes.set_xlim(middle - inner / 2, middle + inner / 2)
+    axes.set_ylim(-NODE_HEIGHT / 2, placed.height + NODE_HEIGHT / 2)
+    axes.set_axis_off()
+    _write(figure, _LEFT, figure.get_figheight() - 0.08, title_lines, size=8, weight="bold")
+    _write(figure, _LEFT, bottom - _BAR - 0.1, note_lines, size=5.5, color="#666666")
+    bar = axes_at(figure, _LEFT, bottom - 0.22, min(1.5, inner / 2), 0.07)
+    colour_bar(figure, bar, scale, unit, upright=False)
+    return figure, axes
+
+
+def _write(figure: Figure, x: float, y: float, lines: list[str], **look: Any) -> None:
+    """Lines of text below a point given in inches."""
+    width, height = figure.get_size_inches()
+    for i, line in enumerate(lines):
+        figure.text(x / width, (y - i * _LINE) / height, line, ha="left", va="top", **look)
+
+
+def _draw_layers(axes: Axes, placed: Layout) -> None:
+    left, _ = axes.get_xlim()
+    for layer, y in placed.rows:
+        axes.text(left - 0.08, y, f"{layer}", size=6, color=PALE, ha="right", va="center")
+    if placed.rows:
+        middle = placed.height / 2
+        axes.text(left - 0.3, middle, "layer", size=6, color=PALE, ha="center", va="center", rotation=90)
+
+
+def _draw_links(axes: Axes, curves: Mapping[Link, Curve], links: Mapping[Link, float | None]) -> None:
+    """Unmeasured links below, measured ones above them from weak to strong."""
+    unmeasured = [link for link, score in links.items() if score is None]
+    measured = {link: score for link, score in links.items() if score is not None}
+    faint = float(np.clip(40 / max(len(unmeasured), 1), 0.3, 0.75))
+    _draw_curves(axes, [curves[link] for link in unmeasured], edgecolor=PALE, lw=0.4, alpha=faint, zorder=1)
+    ranked = sorted(measured, key=lambda link: abs(measured[link]))
+    sizes = np.array([abs(measured[link]) for link in ranked])
+    share = sizes / (sizes.max(initial=0.0) or 1.0)
+    sides = [_SUPPORTS if measured[link] >= 0 else _OPPOSES for link in ranked]
+    tints = [to_rgba(side, 0.25 + 0.65 * s) for side, s in zip(sides, share.tolist(), strict=True)]
+    _draw_curves(axes, [curves[link] for link in ranked], edgecolor=tints, lw=0.3 + 2.0 * share, zorder=2)
+
+
+def _draw_curves(axes: Axes, curves: list[Curve], **look: Any) -> None:
+    paths = [Path(np.array(bezier), _CUBIC) for bezier in curves]
+    axes.add_collection(PathCollection(paths, facecolor="none", capstyle="round", clip_on=False, **look))
+
+
+def _draw_node(axes: Axes, placed: Layout, name: str, fill: tuple[float, ...]) -> None:
+    """A box over a white halo, so that links seem to pass behind it."""
+    x, y = placed.places[name]
+    corner = (x - NODE_WIDTH / 2, y - NODE_HEIGHT / 2)
+    shape = f"round,pad=0,rounding_size={NODE_HEIGHT / 2}" if name[0] == "a" else "square,pad=0"
+    for face, edge, width, order in ((PAPER, PAPER, 2.4, 3), (fill, INK, 0.6, 4)):
+        look: dict[str, Any] = {"boxstyle": shape, "fc": face, "ec": edge, "lw": width, "zorder": order}
+        axes.add_patch(FancyBboxPatch(corner, NODE_WIDTH, NODE_HEIGHT, clip_on=False, **look))
+    axes.text(x, y - 0.004, name, size=6.2, color=ink_on(fill), ha="center", va="center", zorder=5)
