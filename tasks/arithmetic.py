@@ -15,6 +15,7 @@ tokenizer that splits numbers into digits leaves problems of one digit.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 from circuits.errors import CircuitError
 from circuits.prompts import PromptPair
@@ -22,6 +23,8 @@ from tasks.task import Lexicon, Reference, Task
 from tasks.templates import end, fill
 
 LARGEST = 99
+OPERANDS = tuple(str(i) for i in range(LARGEST + 1))
+RESULTS = tuple(str(i) for i in range(2 * LARGEST + 1))
 OPERATORS = {"mixed": "+-", "addition": "+", "subtraction": "-"}
 NULL_SYMBOLS = "@#"
 TRIES = 10_000
@@ -32,11 +35,17 @@ def result(a: int, operator: str, b: int) -> int:
     return a + b if operator == "+" else a - b
 
 
+@lru_cache(maxsize=64)
+def _as_numbers(
+    operands: tuple[str, ...], results: tuple[str, ...]
+) -> tuple[tuple[int, ...], frozenset[int]]:
+    return tuple(map(int, operands)), frozenset(map(int, results))
+
+
 def _numbers(lexicon: Lexicon) -> tuple[tuple[int, ...], frozenset[int]]:
     """The operands, and the results, that are one token."""
-    operands = lexicon.single("operands", [str(i) for i in range(LARGEST + 1)], after="1+", prefix="")
-    results = lexicon.single("results", [str(i) for i in range(2 * LARGEST + 1)], after="1+1=", prefix="")
-    return tuple(map(int, operands)), frozenset(map(int, results))
+    operands = lexicon.single("operands", OPERANDS, after="1+", prefix="")
+    return _as_numbers(operands, lexicon.single("results", RESULTS, after="1+1=", prefix=""))
 
 
 def _two_problems(

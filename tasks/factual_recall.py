@@ -1,8 +1,8 @@
 """Factual recall: capitals, languages, countries of cities, continents.
 
 Data: our own table and phrasings (tasks/facts.py). Papers: Meng et al. 2022 (arXiv 2202.05262) for recall
-as such; Yu, Merullo & Pavlick 2023, "Characterizing Mechanisms for Factual Recall" (arXiv 2310.15910), section 3,
-for the form `counterfactual-context`, in which a false capital stands in the prompt.
+as such; Yu, Merullo & Pavlick 2023, "Characterizing Mechanisms for Factual Recall" (arXiv 2310.15910),
+section 3, for the form `counterfactual-context`, in which a false capital stands in the prompt.
 
     clean     The capital of France is    -> " Paris"
     corrupt   The capital of Italy is     -> " Rome"
@@ -13,7 +13,8 @@ for the form `counterfactual-context`, in which a false capital stands in the pr
 
 In `counterfactual-context` the answer is the fact that the model has learned (" Paris") and the distractor
 is the capital that stands in the prompt (" Rome"); a model that trusts the prompt scores below zero. The
-corrupted prompt asks for the country of which the prompt's capital is the true one, so there both agree on " Rome".
+corrupted prompt asks for the country of which the prompt's capital is the true one, so there both agree on
+" Rome".
 
 Clean and corrupted subjects have the same number of tokens. The negative puts a word in the subject's place
 that has no such fact.

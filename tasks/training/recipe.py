@@ -1,0 +1,82 @@
+"""The recipe: which streams, how many rows a step, and when a stage is over.
+
+Stages end when the share of right answers in the training batches passes the gate, or at max_steps; the last
+stage lets the learning rate fall to zero. Everything is counted in steps and drawn from one seed.
+
+Why in this order: binding a colour to its thing is the hard part and is not learned beside all the rest, so it
+comes first, on few words and quick look-ups (`bind`). Then all tasks together (`mix`); then long prompts and
+names that mislead (`widen`), at random positions, so that nothing depends on where a prompt begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.training.network import Shape
+
+LEARNING_RATE = 2e-3
+WARM_UP = 20
+LM_WEIGHT = 0.05
+LM_SHARE = 0.25
+OFFSET_SHARE = 0.5
+WITHOUT_LM = frozenset({"arithmetic", "repeats", "colors-after-example"})
+"""Streams whose other words teach nothing, or would say the answer of a held-out question in passing."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """rows: stream -> rows a step. gate: stream -> share of right answers that ends the stage.
+
+    offsets: streams that begin at a random position in half of the batches.
+    """
+
+    name: str
+    rows: Mapping[str, int]
+    max_steps: int
+    gate: Mapping[str, float] = field(default_factory=dict)
+    offsets: frozenset[str] = frozenset()
+    falls: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shape and its stages."""
+
+    summary: str
+    shape: Shape
+    stages: tuple[Stage, ...]
+
+
+_CONTEXT = frozenset({"ioi", "hard-ioi", "colors", "colors-after-example", "pairs", "statements", "repeats"})
+_SMALL = {"facts": 32, "ioi": 16, "colors": 12, "pairs": 12, "statements": 10, "repeats": 24}
+_WIDE = _SMALL | {"hard-ioi": 40, "colors-after-example": 20}
+
+STAGES = (
+    Stage(
+        "bind",
+        {"pairs": 32, "statements": 32, "few-colors": 16},
+        max_steps=700,
+        gate={"pairs": 0.97, "statements": 0.97, "few-colors": 0.95},
+    ),
+    Stage(
+        "mix",
+        _SMALL | {"arithmetic": 448},
+        max_steps=800,
+        gate={"arithmetic": 0.97, "facts": 0.97, "ioi": 0.97, "colors": 0.97},
+        offsets=_CONTEXT,
+    ),
+    Stage(
+        "widen",
+        _WIDE | {"arithmetic": 192},
+        max_steps=800,
+        gate={"colors-after-example": 0.98, "hard-ioi": 0.82, "arithmetic": 0.98, "facts": 0.98},
+        offsets=_CONTEXT,
+    ),
+    Stage("settle", _WIDE | {"arithmetic": 256}, max_steps=300, offsets=_CONTEXT, falls=True),
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    "plain-4l": Recipe("four layers of eight heads, trained on all tasks", Shape(4), STAGES),
+    "plain-6l": Recipe("six layers of eight heads, trained on all tasks", Shape(6), STAGES),
+}

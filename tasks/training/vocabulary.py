@@ -1,0 +1,78 @@
+"""The word-level tokenizer of the built-in models: every word of the tasks, the numbers, and spare words.
+
+The one idea: one word is one token, in a text as in an answer, so prompts align by construction. The
+tokenizer is an ordinary Hugging Face one (WordLevel behind a split at spaces and punctuation).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tasks import arithmetic, colored_objects, facts, ioi, words
+from tasks.task import Lexicon
+from tasks.training.spare_words import SPARE
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "<unk>"
+_SLOT = re.compile(r"\{\w+\}")
+_WORD = re.compile(r"\w+|[^\w\s]+")
+
+
+def split(text: str) -> list[str]:
+    """The words and punctuation marks of `text`, as the tokenizer cuts them."""
+    return _WORD.findall(text)
+
+
+def _sentences() -> Iterator[str]:
+    """Every sentence of the tasks, slots and all."""
+    yield from (*ioi.FRAMES, *ioi.OPENINGS, *ioi.ASIDES, *ioi.GIVERS)
+    yield from (colored_objects.LIST, colored_objects.QUESTION, *colored_objects.STARTS, "a an")
+    yield facts.IN_CONTEXT
+    for phrasings in facts.PHRASINGS.values():
+        yield from phrasings
+    yield "+ - = . , : ; ? ! ' ( ) " + " ".join(arithmetic.NULL_SYMBOLS)
+
+
+def _listed() -> Iterator[str]:
+    yield from (*words.NAMES, *words.PLACES, *words.GIFTS, *words.OBJECTS, *words.SURFACES, *words.NO_COUNTRY)
+    for colour in words.COLOURS:
+        yield from (colour, colour.capitalize())
+    for country in facts.COUNTRIES:
+        yield from (word for word in country if word != "-")
+
+
+def _unique(found: Iterable[str]) -> list[str]:
+    return sorted(set(found) - set(arithmetic.RESULTS))
+
+
+def vocabulary() -> tuple[str, ...]:
+    """All tokens in the order of their ids: two special ones, the numbers, then the words sorted."""
+    sentences = (word for sentence in _sentences() for word in split(_SLOT.sub(" ", sentence)))
+    found = _unique([*sentences, *_listed(), *SPARE.split()])
+    return (END_OF_TEXT, UNKNOWN, *arithmetic.RESULTS, *found)
+
+
+def word_lexicon() -> Lexicon:
+    """What the tasks ask of the tokenizer: every word is one token."""
+    return Lexicon(lambda text, after: len(split(text)), "the built-in word list")
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json, which AutoTokenizer loads without a network."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: i for i, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        unk_token=UNKNOWN,
+        model_max_length=128,
+    )
+    fast.save_pretrained(folder)
