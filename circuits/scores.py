@@ -25,6 +25,7 @@ class Scores:
     by_position: position label -> mean score of every component there; empty where not asked for.
     details: what the method has to say beside the scores, ready for JSON (controls, options, notes).
     links: (source, target) -> score of what flows between two nodes, where the method measures it.
+    artifacts: file stem -> tensors by name, what the method learned and a run folder may keep as safetensors.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Scores:
     by_position: Mapping[str, Float[np.ndarray, "component"]] = field(default_factory=dict)
     details: Mapping[str, object] = field(default_factory=dict)
     links: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    artifacts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] != len(self.components):
