@@ -162,22 +162,22 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
 
 def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
     from circuits.batches import unknown_words
-    from cli.render import show_warning
+    from cli.render import warning
 
     missing = unknown_words(model, drawn.pairs)
     if missing:
         some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-        show_warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
+        warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
 
 
 def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:
-    from cli.render import show_note, show_warning
+    from cli.render import note, warning
     from cli.wording import baseline_line, unsolved_warning
 
     if not quiet:
-        show_note(baseline_line(model.name, drawn.name, before))
-    if warning := unsolved_warning(model.name, before):
-        show_warning(warning)
+        note(baseline_line(model.name, drawn.name, before))
+    if doubt := unsolved_warning(model.name, before):
+        warning(doubt)
 
 
 def _report(found: Discovery, folder: Path, brief: dict[str, object], json: bool) -> None:

@@ -49,6 +49,6 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _say(message: str) -> None:
-    from cli.render import show_error
+    from cli.render import error
 
-    show_error(message)
+    error(message)

@@ -136,9 +136,9 @@ def _show(rows: list[dict[str, Any]], json: bool, title: str) -> None:
     if json:
         _print_json(rows)
         return
-    from cli.render import show_table
+    from cli.render import table
 
-    show_table(title, rows)
+    table(list(rows[0]) if rows else [], [list(row.values()) for row in rows], title=title)
 
 
 def _print_json(value: object) -> None:

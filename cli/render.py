@@ -50,6 +50,16 @@ def warning(message: str) -> None:
     _message("Warning:", "bold yellow", message)
 
 
+def note(message: str) -> None:
+    """Says on stderr what is worth knowing while the work goes on."""
+    _console(stderr=True).print(message, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """A line of the results, on stdout."""
+    _console().print(message)
+
+
 def _message(prefix: str, style: str, message: str) -> None:
     _console(stderr=True).print(Text.assemble((prefix, style), " ", message), soft_wrap=True)
 

@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
     from circuits.discovery import Discovery, Finding
     from circuits.models.bridge import BridgeModel
+    from circuits.scores import Scores
     from cli.prompt_source import Prompts
 
+MANY = 60
+"""Components above which a picture by position shows those of the circuit alone."""
 LIBRARIES = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
 
 
@@ -29,9 +32,10 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
     from safetensors.numpy import save_file
 
-    from circuits.exchange.graphml import write_graphml
-    from cli.report.drawing import draw_circuit
-    from cli.report.heatmap import draw_heatmap, draw_positions
+    from circuits.exchange.graphml import scored_circuit, to_graphml
+    from cli.report.drawing import drawing
+    from cli.report.figure import png, svg
+    from cli.report.heatmap import heatmap, position_heatmap
     from cli.report.markdown import report
 
     run = run_record(found, model, drawn)
@@ -46,17 +50,45 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
             evaluation=evaluation_record(found),
         )
         for finding in found.findings:
-            name = finding.scores.method
-            draw_heatmap(folder / f"heatmap-{name}.png", found.graph, finding.scores, finding.circuit)
-            if finding.scores.by_position:
-                draw_positions(folder / f"positions-{name}.png", found.graph, finding.scores, finding.circuit)
-            for stem, tensors in finding.scores.artifacts.items():
+            scores, circuit = finding.scores, finding.circuit
+            look = {"unit": unit(scores), "signed": signed(scores), "title": f"{scores.method}, {about(drawn, found)}"}
+            (folder / f"heatmap-{scores.method}.png").write_bytes(png(heatmap(found.graph, scores, circuit, **look)))
+            if scores.by_position:
+                rows = circuit.nodes if len(scores.components) > MANY else None
+                figure = position_heatmap(scores, rows, circuit, **look)
+                (folder / f"positions-{scores.method}.png").write_bytes(png(figure))
+            for stem, tensors in scores.artifacts.items():
                 save_file(dict(tensors), folder / f"{stem}.safetensors")
         first = found.findings[0]
-        write_graphml(folder / "circuit.graphml", found.graph, first.scores, first.circuit, links(found, first))
-        for suffix in ("svg", "png"):
-            draw_circuit(folder / f"circuit.{suffix}", found.graph, first.scores, first.circuit, links(found, first))
+        shown = scored_circuit(found.graph, first.circuit, first.scores)
+        write_text(folder / "circuit.graphml", to_graphml(replace(shown, links=links(found, first))))
+        picture = drawing(
+            found.graph,
+            first.circuit,
+            first.scores,
+            links(found, first),
+            title=f"{first.scores.method}, {about(drawn, found)}",
+            unit=unit(first.scores),
+            signed=signed(first.scores),
+        )
+        (folder / "circuit.svg").write_bytes(svg(picture))
+        (folder / "circuit.png").write_bytes(png(picture))
         write_text(folder / "report.md", report(found, run))
+
+
+def about(drawn: Prompts, found: Discovery) -> str:
+    """The task and the model in a few words, for the titles of pictures."""
+    return f"{drawn.name} in {found.model}"
+
+
+def unit(scores: Scores) -> str:
+    """What one unit of the method's scores is."""
+    return str(scores.details.get("unit", "score"))
+
+
+def signed(scores: Scores) -> bool:
+    """Whether the method's scores can be below zero at all (counts cannot)."""
+    return bool(scores.details.get("signed", True))
 
 
 def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | None]:
