@@ -83,9 +83,7 @@ def k_means(
     return score(_strongest(x, centres.T, -centres.pow(2).sum(-1) / 2), positive)
 
 
-def code_diversity(
-    codes: Codes, positive: Labels
-) -> HeadScores:
+def code_diversity(codes: Codes, positive: Labels) -> HeadScores:
     """|P|: how many codes a head shows on positives, whatever it shows on negatives."""
     return count_codes(codes, positive).positive.astype(float)
 
@@ -114,9 +112,7 @@ def mean_difference(x: Vectors, positive: Labels) -> HeadScores:
     return np.asarray(distance.double().cpu())
 
 
-def probe_accuracy(
-    x: Vectors, positive: Labels, *, folds: int = 3, seed: int = 0
-) -> HeadScores:
+def probe_accuracy(x: Vectors, positive: Labels, *, folds: int = 3, seed: int = 0) -> HeadScores:
     """Held-out accuracy of a linear (ridge) classifier of positives on each head, in 0..1, mean over folds.
 
     Raises ValueError where a class has fewer than two examples.

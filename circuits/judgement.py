@@ -109,4 +109,4 @@ def verdict(level: str, judged: Mapping[str, Judgement], agreements: Mapping[str
         return [_against_reference(name, r.levels[level], r.controls) for name, r in usable.items()]
     close = {name: rho for name, rho in agreements.items() if rho is not None and rho >= CLOSE}
     rivals = f"these controls do: {_listed(close)}" if close else "no control does"
-    return [f"No reference circuit to judge by. Ranks the heads nearly alike (Spearman from {CLOSE}): {rivals}."]
+    return [f"No reference circuit to judge by. Ranking the heads alike (Spearman >= {CLOSE}): {rivals}."]

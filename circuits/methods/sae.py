@@ -109,7 +109,8 @@ def _links(graph: Graph, table: Float[np.ndarray, "head head"]) -> dict[tuple[st
     """Mean pair score of every two heads of which the earlier writes what the later can read."""
     heads = graph.heads
     later = zip(*np.triu_indices(len(heads), 1), strict=True)
-    return {(heads[i], heads[j]): float(table[i, j]) for i, j in later if graph.feeds(heads[i], heads[j])}
+    named = ((heads[i], heads[j], float(table[i, j])) for i, j in later)
+    return {(source, target): value for source, target, value in named if graph.feeds(source, target)}
 
 
 def _counts(data: HeadVectors, options: SaeOptions) -> dict[str, int]:
@@ -126,7 +127,9 @@ def _counts(data: HeadVectors, options: SaeOptions) -> dict[str, int]:
 def _notes(data: HeadVectors, options: SaeOptions) -> list[str]:
     notes = ["The score is a count of codes: it has no sign and does not measure a causal effect."]
     if options.trials < PUBLISHED_TRIALS:
-        notes.append(f"{options.trials} of the paper's {PUBLISHED_TRIALS} trials: the spread is poorly known.")
+        notes.append(
+            f"{options.trials} of the paper's {PUBLISHED_TRIALS} trials: the spread is poorly known."
+        )
     if options.examples > len(data.x):
         notes.append(f"There are {len(data.x)} prompts, so the autoencoder saw them all.")
     return notes
