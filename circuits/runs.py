@@ -148,14 +148,14 @@ def _put_in_place(aside: Path, path: Path, force: bool, record: str) -> None:
         return
     _check_replaceable(path, force, record)
     old = aside.with_suffix(".old")
-    path.rename(old)
     try:
+        path.rename(old)
         aside.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    _sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        _sync_folder(path.parent)
+    finally:  # wherever an interrupt strikes, one of the two stands at `path` and the other is gone
+        if not os.path.lexists(path):
+            old.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_records(

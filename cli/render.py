@@ -96,10 +96,10 @@ class _SlowTasks(Bars):
     """Rich's bars, showing only the tasks that are under way for longer than PATIENCE."""
 
     def report(self, what: str, done: int, total: int, /) -> None:
-        known = {task.description: task.id for task in self.tasks}
-        if what not in known:
-            known[what] = self.add_task(what, total=total)
-        self.update(known[what], completed=done, total=total)
+        """Counts `what` further, under a bar of its own; a task that comes back begins anew."""
+        underway = [task.id for task in self.tasks if task.description == what and not task.finished]
+        bar = underway[0] if underway else self.add_task(what, total=total)
+        self.update(bar, completed=done, total=total)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         slow = [task for task in self.tasks if (task.elapsed or 0.0) > PATIENCE]
