@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import PromptError
@@ -24,6 +26,7 @@ from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair
 from circuits.scores import Scores
 from circuits.selection import Choice, Selection, select
+from circuits.statistics import auroc, balanced_harmonic_score, f1, precision, true_positive_rate
 
 ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")
 
@@ -40,7 +43,7 @@ class Plan:
     selection: Selection = field(default_factory=Selection)
     seed: int = 0
     batch_size: int = 64
-    n_random: int = 50
+    n_random: int = 25
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -53,12 +56,31 @@ class Halves:
 
 
 @dataclass(frozen=True)
+class Match:
+    """A method's scores and circuit against a known circuit, heads only.
+
+    auroc: of the size of the scores; None where the reference holds no head of the model, or all of them.
+    f1: of precision and recall of the chosen circuit. balanced_harmonic_score: of its sensitivity and
+    specificity, which the code of O'Neill & Bui 2024 calls F1.
+    """
+
+    reference: str
+    auroc: float | None
+    precision: float
+    recall: float
+    f1: float
+    balanced_harmonic_score: float
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What one method found: its scores, the circuit they choose, and the verdicts on it by ablation."""
+    """What one method found: its scores, the circuit they choose, the verdicts on it by ablation, and how well
+    scores and circuit match what is known."""
 
     scores: Scores
     choice: Choice
     verdicts: tuple[Verdict, ...]
+    matches: tuple[Match, ...]
     seconds: float
 
     @property
@@ -108,10 +130,26 @@ def discover(
             judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
             for at in _benches(model, judged_on, found_on, scores, plan, ABLATIONS)
         )
-        findings.append(Finding(scores, choice, verdicts, time.perf_counter() - start))
+        matches = tuple(match(scores, choice.circuit, *known) for known in plan.references.items())
+        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
     overlaps = pairwise_overlaps([(f.scores.method, f.scores, f.circuit) for f in findings])
     return Discovery(
         model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), tuple(overlaps)
+    )
+
+
+def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
+    """How well `scores` rank, and `circuit` holds, the heads that are `known`."""
+    heads = [c for c in scores.components if c[0] == "a"]
+    inside = known & set(heads)
+    sizes = np.abs([scores.of(head) for head in heads])
+    return Match(
+        reference=reference,
+        auroc=auroc(sizes, np.array([head in inside for head in heads])),
+        precision=precision(circuit.heads, inside),
+        recall=true_positive_rate(circuit.heads, inside),
+        f1=f1(circuit.heads, inside),
+        balanced_harmonic_score=balanced_harmonic_score(circuit.heads, inside, heads),
     )
 
 

@@ -157,7 +157,7 @@ def bench(
 
 
 def judge(
-    at: Bench, circuit: Circuit, *, seed: int, n_random: int = 50, progress: Progress = silent
+    at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
     chance = random_circuits(at.model.graph, at.played, circuit, n_random, seed)

@@ -250,6 +250,7 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
                     {**asdict(v), "stated": six_things(v, finding.scores.components, found.graph, prompts)}
                     for v in finding.verdicts
                 ],
+                "references": [asdict(known) for known in finding.matches],
                 "details": finding.scores.details,
             }
             for finding in found.findings
@@ -273,6 +274,7 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
                 "components": len(finding.scores.components),
                 "reached": finding.choice.reached,
                 "verdicts": [asdict(verdict) for verdict in finding.verdicts],
+                "references": [asdict(known) for known in finding.matches],
             }
             for finding in found.findings
         ],

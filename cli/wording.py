@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.discovery import Finding
@@ -58,3 +59,17 @@ def finding_words(finding: Finding) -> str:
         f"({len(finding.circuit) / total:.0%}); faithfulness {estimate(verdict.faithfulness)} "
         f"({verdict.ablation} ablation), {chance_words(verdict)}."
     )
+
+
+def reference_words(finding: Finding) -> list[str]:
+    """A sentence for each known circuit: how well the scores rank its heads, and the circuit holds them."""
+    return [
+        f"{match.reference}: AUROC {'undefined' if match.auroc is None else f'{match.auroc:.2f}'} over heads; "
+        f"precision {match.precision:.2f}, recall {match.recall:.2f}, F1 {match.f1:.2f} of the circuit's heads."
+        for match in finding.matches
+    ]
+
+
+def conclusions(details: Mapping[str, Any]) -> list[str]:
+    """What a method itself concludes, in words."""
+    return [str(line) for line in details.get("verdict", ())]

@@ -7,7 +7,15 @@ from typing import Any
 
 from circuits.discovery import Discovery, Finding
 from circuits.evaluation import six_things
-from cli.wording import baseline_line, estimate, finding_words, share, unsolved_warning
+from cli.wording import (
+    baseline_line,
+    conclusions,
+    estimate,
+    finding_words,
+    reference_words,
+    share,
+    unsolved_warning,
+)
 
 TOP = 15
 
@@ -86,6 +94,8 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
         for n, name in enumerate(scores.ranking()[:TOP], start=1)
     ]
     yield table(("rank", "component", "score", f"standard error over {scores.unit}s", "in circuit"), rows)
+    yield from reference_words(finding)
+    yield from conclusions(scores.details)
     yield from _details(scores.details)
 
 
@@ -100,6 +110,32 @@ def _details(details: Mapping[str, Any]) -> Iterator[str]:
             f"Beside the components: {parts}; all parts sum to the logit difference of "
             f"{details['logit_difference']:.3f} (largest gap on a prompt {details['largest_gap']:.1e})."
         )
+
+
+    for line in details.get("notes", ()):
+        yield str(line)
+    yield from _controls(details)
+
+
+def _controls(details: Mapping[str, Any]) -> Iterator[str]:
+    """The AUROC of the method and of each control, for each known circuit."""
+    for name, known in details.get("references", {}).items():
+        entries = {**{f"{level} score": a for level, a in known["levels"].items()}, **known["controls"]}
+        if entries:
+            yield f"AUROC against {name}, mean over trials and standard deviation; the controls run on the same data:"
+            yield table(("score", "AUROC", "sd"), [(n, f"{a['mean']:.2f}", f"{a['sd']:.2f}") for n, a in entries.items()])
+            yield from _best(known)
+    agreement = {n: rho for n, rho in details.get("agreement_with_controls", {}).items() if rho is not None}
+    if agreement:
+        yield "Rank correlation of the scores with each control's:"
+        yield table(("control", "Spearman"), [(n, f"{rho:.2f}") for n, rho in agreement.items()])
+
+
+def _best(known: Mapping[str, Any]) -> Iterator[str]:
+    for what, name in (("best_f1", "F1"), ("best_balanced_harmonic_score", "balanced harmonic score")):
+        values = [f"{level} {best['value']:.2f}" for level, best in known[what].items() if best is not None]
+        if values:
+            yield f"Best {name} over all thresholds, chosen on the reference and so optimistic: {', '.join(values)}."
 
 
 def _overlaps(found: Discovery) -> Iterator[str]:

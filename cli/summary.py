@@ -1,0 +1,55 @@
+"""What `circuit discover` says in the terminal when it is done: heatmap, top components, verdicts, folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.render import heatmap, say, table, top_components
+from cli.run_output import unit
+from cli.wording import conclusions, finding_words, reference_words
+
+if TYPE_CHECKING:
+    from circuits.discovery import Discovery
+
+
+def show_discovery(found: Discovery, folder: Path) -> None:
+    """The findings of every method, the first one's scores in full, and where the rest lies."""
+    first = found.findings[0]
+    heatmap(found.graph, first.scores, first.circuit, unit=unit(first.scores))
+    say("")
+    top_components(first.scores, first.circuit, unit=unit(first.scores))
+    say("")
+    for finding in found.findings:
+        say(finding_words(finding))
+        if finding.choice.note:
+            say(f"  {finding.choice.note}")
+        for line in (*reference_words(finding), *conclusions(finding.scores.details)):
+            say(f"  {line}")
+    _overlaps(found)
+    say(f"\nWritten to {folder}: report.md, circuit.svg, heatmap-{first.scores.method}.png and the data behind them.")
+
+
+def _overlaps(found: Discovery) -> None:
+    if not found.overlaps:
+        return
+    say("")
+    table(
+        ("methods", "shared", "Jaccard", "by chance", "p"),
+        [
+            (
+                f"{pair.first}, {pair.second}",
+                f"{pair.overlap.shared} of {pair.overlap.first_size} and {pair.overlap.second_size}",
+                _number(pair.overlap.jaccard),
+                _number(pair.overlap.chance_jaccard),
+                f"{pair.overlap.p_value:.3f}",
+            )
+            for pair in found.overlaps
+        ],
+        title="Do the methods agree?",
+        numeric=("Jaccard", "by chance", "p"),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
