@@ -99,7 +99,9 @@ def tokenize_pair(model: Model, pair: PromptPair, where: str) -> TokenPair:
             f"  clean:   {_show(model, clean)}\n  corrupt: {_show(model, corrupt)}"
         )
     if clean == corrupt:
-        raise PromptError(f"{where}: clean and corrupt are the same text, so nothing can be patched: {pair.clean!r}.")
+        raise PromptError(
+            f"{where}: clean and corrupt are the same text, so nothing can be patched: {pair.clean!r}."
+        )
     answers = _answer_tokens(model, pair.clean, pair.answers, "answer", where)
     distractors = _answer_tokens(model, pair.clean, pair.distractors, "distractor", where)
     if both := set(answers) & set(distractors):
@@ -120,7 +122,9 @@ def unknown_words(model: Model, pairs: Sequence[PromptPair]) -> tuple[str, ...]:
     for pair in pairs:
         for text in (pair.clean, pair.corrupt):
             tokens, spans = model.tokenize(text)
-            missing |= {text[a:b].strip() for t, (a, b) in zip(tokens, spans, strict=True) if model.is_unknown(t)}
+            missing |= {
+                text[a:b].strip() for t, (a, b) in zip(tokens, spans, strict=True) if model.is_unknown(t)
+            }
     return tuple(sorted(missing - {""}))
 
 
@@ -149,7 +153,8 @@ def make_batches(
             index = tuple(rows[start : start + batch_size])
             part = tuple(tokenized[i] for i in index)
             clean, corrupt = (
-                torch.tensor([getattr(p, side) for p in part], device=model.device) for side in ("clean", "corrupt")
+                torch.tensor([getattr(p, side) for p in part], device=model.device)
+                for side in ("clean", "corrupt")
             )
             batches.append(Batch(index, clean, corrupt, part))
     return tuple(batches)

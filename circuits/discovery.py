@@ -156,12 +156,16 @@ def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str
 def split(n: int, seed: int) -> Halves:
     """A seeded random half to discover on and the rest to judge on. Raises PromptError for fewer than two."""
     if n < 2:
-        raise PromptError(f"{n} prompts cannot be split into a half to discover on and one to judge on; give 2 or more.")
+        raise PromptError(
+            f"{n} prompts cannot be split into a half to discover on and one to judge on; give 2 or more."
+        )
     order = random.Random(f"halves/{seed}").sample(range(n), n)
     return Halves(tuple(sorted(order[: n // 2])), tuple(sorted(order[n // 2 :])))
 
 
-def _batches(model: Model, prompts: Sequence[PromptPair], half: Sequence[int], plan: Plan) -> tuple[Batch, ...]:
+def _batches(
+    model: Model, prompts: Sequence[PromptPair], half: Sequence[int], plan: Plan
+) -> tuple[Batch, ...]:
     names = [f"prompt {i + 1}" for i in half]
     return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
 
@@ -181,7 +185,9 @@ def _benches(
     )
 
 
-def _choose(model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress) -> Choice:
+def _choose(
+    model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress
+) -> Choice:
     (at,) = _benches(model, batches, batches, scores, plan, ("resample",))
     return select(
         scores,

@@ -1,10 +1,10 @@
 """What can go wrong, as a tree. The command line turns every CircuitError into one message and exit code 2.
 
-    CircuitError            the user's mistake: says what, which value, what next
-    ├── UnknownNameError    a task, method, model, metric or option that is not there, with "did you mean"
-    ├── PromptError         a prompt file or a prompt pair that cannot be used
-    ├── ModelError          a model that cannot be loaded, or lacks what a method needs
-    └── RunFolderError      a run folder that exists, is damaged, or cannot be written
+CircuitError            the user's mistake: says what, which value, what next
+├── UnknownNameError    a task, method, model, metric or option that is not there, with "did you mean"
+├── PromptError         a prompt file or a prompt pair that cannot be used
+├── ModelError          a model that cannot be loaded, or lacks what a method needs
+└── RunFolderError      a run folder that exists, is damaged, or cannot be written
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ from circuits.model import Model
 from circuits.patching import (
     Donor,
     Outcome,
-    concatenate,
     in_prompt_order,
     keep_masks,
     mean_donor,
@@ -54,13 +53,15 @@ class Estimate:
     high: float
 
 
-def mean_estimate(samples: Float[np.ndarray, "prompt"], seed: int) -> Estimate:
+def mean_estimate(samples: Float[np.ndarray, prompt], seed: int) -> Estimate:
     """The mean over prompts."""
     low, high = bootstrap_interval(samples, seed=seed)
     return Estimate(float(samples.mean()), float(low), float(high))
 
 
-def ratio_estimate(part: Float[np.ndarray, "prompt"], whole: Float[np.ndarray, "prompt"], seed: int) -> Estimate:
+def ratio_estimate(
+    part: Float[np.ndarray, prompt], whole: Float[np.ndarray, prompt], seed: int
+) -> Estimate:
     """The ratio of means over prompts; the interval is unbounded where a resampled denominator is zero."""
     interval = bootstrap_ratio_interval(part, whole, seed=seed)
     low, high = interval or (-np.inf, np.inf)
@@ -151,7 +152,9 @@ def bench(
 ) -> Bench:
     """A bench over `batches`; the means of mean ablation come from `means_from` (the discovery prompts)."""
     if ablation == "resample":
-        return Bench(model, batches, metric, ablation, played, lambda batch: resample_donor(model, batch.corrupt))
+        return Bench(
+            model, batches, metric, ablation, played, lambda batch: resample_donor(model, batch.corrupt)
+        )
     donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor
     return Bench(model, batches, metric, ablation, played, lambda batch: donor)
 
@@ -193,7 +196,11 @@ def random_circuits(
     heads, mlps = ([c for c in played if c[0] == kind] for kind in "am")
     sizes = len(circuit.heads), len(circuit.mlps)
     return [
-        tuple(str(c) for kind, size in zip((heads, mlps), sizes, strict=True) for c in rng.permutation(kind)[:size])
+        tuple(
+            str(c)
+            for kind, size in zip((heads, mlps), sizes, strict=True)
+            for c in rng.permutation(kind)[:size]
+        )
         for _ in range(n)
     ]
 

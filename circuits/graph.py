@@ -72,9 +72,13 @@ class Graph:
         elif match := _MLP.fullmatch(name):
             node = Node("mlp", int(match[1]))
         else:
-            raise CircuitError(f"{name!r} is no node name. Nodes are input, a9.h6 (a head), m4 (an MLP), logits.")
+            raise CircuitError(
+                f"{name!r} is no node name. Nodes are input, a9.h6 (a head), m4 (an MLP), logits."
+            )
         if node.layer >= self.n_layers or node.index >= self.n_heads:
-            raise CircuitError(f"{name} is not in this model: it has {self.n_layers} layers x {self.n_heads} heads.")
+            raise CircuitError(
+                f"{name} is not in this model: it has {self.n_layers} layers x {self.n_heads} heads."
+            )
         return node
 
     def feeds(self, source: str, target: str) -> bool:

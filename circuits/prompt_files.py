@@ -47,9 +47,13 @@ class PromptLine(BaseModel):
         for name, where in self.positions.items():
             if isinstance(where, str):
                 if self.clean.count(where) != 1:
-                    raise ValueError(f"position {name}: {where!r} occurs {self.clean.count(where)} times in clean")
+                    raise ValueError(
+                        f"position {name}: {where!r} occurs {self.clean.count(where)} times in clean"
+                    )
             elif not 0 <= where[0] < where[1] <= len(self.clean):
-                raise ValueError(f"position {name}: {list(where)} is no span of clean ({len(self.clean)} characters)")
+                raise ValueError(
+                    f"position {name}: {list(where)} is no span of clean ({len(self.clean)} characters)"
+                )
         return self
 
     def pair(self) -> PromptPair:
@@ -73,7 +77,9 @@ def read_prompts(path: Path) -> tuple[PromptPair, ...]:
     except OSError as error:
         raise PromptError(f"Prompt file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise PromptError(f"Prompt file {path} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        raise PromptError(
+            f"Prompt file {path} is not UTF-8 text ({error.reason} at byte {error.start})."
+        ) from None
     pairs, problems = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():

@@ -76,7 +76,9 @@ def _top(scores: Scores, selection: Selection, seed: int, faithfulness: Faithful
 
 def _threshold(scores: Scores, selection: Selection, seed: int, faithfulness: Faithfulness) -> Choice:
     size = np.abs(scores.values)
-    kept = [c for c, s in zip(scores.components, size, strict=True) if s > 0 and s >= selection.share * size.max()]
+    kept = [
+        c for c, s in zip(scores.components, size, strict=True) if s > 0 and s >= selection.share * size.max()
+    ]
     return Choice(_circuit(scores, kept, f"at least {selection.share:.0%} of the largest score"), bool(kept))
 
 
@@ -98,7 +100,9 @@ def _smallest(scores: Scores, selection: Selection, seed: int, faithfulness: Fai
     curve = tuple(faithfulness([ranking[:n] for n in range(1, most + 1)]))
     good = [n for n, value in enumerate(curve, start=1) if value >= selection.target]
     n = good[0] if good else int(np.argmax(curve)) + 1
-    rule = f"shortest prefix of the ranking with faithfulness >= {selection.target:g} on the discovery prompts"
+    rule = (
+        f"shortest prefix of the ranking with faithfulness >= {selection.target:g} on the discovery prompts"
+    )
     if good:
         return Choice(_circuit(scores, ranking[:n], rule), True, "", curve)
     note = f"no prefix of up to {most} components reaches {selection.target:g}; the best ({curve[n - 1]:.2f}) is kept"

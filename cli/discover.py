@@ -26,18 +26,25 @@ CORE_METHODS = ("activation-patching", "logit-attribution", "sae")
 
 @guarded
 def discover(
-    task: Annotated[str | None, typer.Argument(help="A built-in task, such as ioi; see `circuit tasks`.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="A built-in task, such as ioi; see `circuit tasks`.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="A built-in model, a Hugging Face directory, or a hub name.", show_default=True)
+        str,
+        typer.Option(help="A built-in model, a Hugging Face directory, or a hub name.", show_default=True),
     ] = "plain-4l",
     prompts: Annotated[
-        Path | None, typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False)
+        Path | None,
+        typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False),
     ] = None,
     method: MethodNames = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE; `circuit methods NAME` lists them.")
+        list[str] | None,
+        typer.Option("--set", help="METHOD.OPTION=VALUE; `circuit methods NAME` lists them."),
     ] = None,
-    form: Annotated[str | None, typer.Option(help="Which form of the task, see `circuit tasks NAME`.")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="Which form of the task, see `circuit tasks NAME`.")
+    ] = None,
     corruption: Annotated[str | None, typer.Option(help="Which corruption of the task.")] = None,
     pairs: Annotated[
         int, typer.Option(min=2, help="Prompt pairs to draw: half to discover on, half to judge on.")
@@ -53,7 +60,9 @@ def discover(
     correction: Annotated[str, typer.Option(help="holm, bonferroni or benjamini-hochberg.")] = "holm",
     smallest: Annotated[
         float | None,
-        typer.Option(min=0, help="Select the shortest ranking prefix this faithful (the default rule, at 0.9)."),
+        typer.Option(
+            min=0, help="Select the shortest ranking prefix this faithful (the default rule, at 0.9)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
@@ -62,8 +71,12 @@ def discover(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run folder; runs/TASK-MODEL if not given.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run folder that --output names.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the run folder that --output names.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
 ) -> None:
     """Find and judge the circuit that carries out a task.
 
@@ -95,7 +108,9 @@ def discover(
         drawn = read_source(loaded, task, prompts, form=form, corruption=corruption, n=pairs, seed=seed)
         _warn_of_words(loaded, drawn)
         plan = Plan(chosen, metric or drawn.metric, rule, seed, batch_size, references=drawn.references)
-        found = run_discovery(loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json))
+        found = run_discovery(
+            loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json)
+        )
         write_run(folder, found, loaded, drawn, force=force)
     _report(found, folder, summary(found, drawn, folder), json)
 
@@ -115,7 +130,10 @@ def _selection(
     given = {
         "--top": ({"rule": "top", "n": top}, top),
         "--threshold": ({"rule": "threshold", "share": threshold}, threshold),
-        "--significance": ({"rule": "significance", "alpha": significance, "correction": correction}, significance),
+        "--significance": (
+            {"rule": "significance", "alpha": significance, "correction": correction},
+            significance,
+        ),
         "--smallest": ({"rule": "smallest", "target": smallest}, smallest),
     }
     chosen = {name: settings for name, (settings, value) in given.items() if value is not None}
@@ -143,7 +161,9 @@ def _configured(names: list[str], settings: list[str]) -> tuple[tuple[Method, Op
         if not (equals and dot):
             raise CircuitError(f"--set {setting} is not METHOD.OPTION=VALUE, such as sae.trials=20.")
         if name not in by_method:
-            raise CircuitError(f"--set {setting} names {name!r}, which is not among the methods {', '.join(names)}.")
+            raise CircuitError(
+                f"--set {setting} names {name!r}, which is not among the methods {', '.join(names)}."
+            )
         by_method[name][option] = value
     loaded = {name: METHODS.load(name) for name in by_method}
     return tuple((entry, entry.configure(by_method[name])) for name, entry in loaded.items())

@@ -44,7 +44,10 @@ def tasks(
     from circuits.models.bridge import load_model
 
     loaded = load_model(model)
-    samples = [_sample(loaded, task, form, c, pairs, seed) for c in ([corruption] if corruption else task.corruptions)]
+    samples = [
+        _sample(loaded, task, form, c, pairs, seed)
+        for c in ([corruption] if corruption else task.corruptions)
+    ]
     if json:
         _print_json({"task": task.name, "forms": task.forms, "samples": samples})
         return
@@ -82,7 +85,9 @@ def _tokens(model: BridgeModel, drawn: Prompts, i: int) -> dict[str, Any]:
         "distractors": list(pair.distractors),
         "template": pair.template,
         "tokens": {"clean": clean, "corrupt": corrupt},
-        "differs_at": [n for n, (a, b) in enumerate(zip(tokens.clean, tokens.corrupt, strict=True)) if a != b],
+        "differs_at": [
+            n for n, (a, b) in enumerate(zip(tokens.clean, tokens.corrupt, strict=True)) if a != b
+        ],
         "positions": dict(tokens.positions),
     }
 
@@ -108,7 +113,8 @@ def models(json: Json = False) -> None:
 
 @guarded
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method to show with its options.")] = None, json: Json = False
+    name: Annotated[str | None, typer.Argument(help="A method to show with its options.")] = None,
+    json: Json = False,
 ) -> None:
     """List the methods; or show one with its options.
 

@@ -51,8 +51,14 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
         )
         for finding in found.findings:
             scores, circuit = finding.scores, finding.circuit
-            look = {"unit": unit(scores), "signed": signed(scores), "title": f"{scores.method}, {about(drawn, found)}"}
-            (folder / f"heatmap-{scores.method}.png").write_bytes(png(heatmap(found.graph, scores, circuit, **look)))
+            look = {
+                "unit": unit(scores),
+                "signed": signed(scores),
+                "title": f"{scores.method}, {about(drawn, found)}",
+            }
+            (folder / f"heatmap-{scores.method}.png").write_bytes(
+                png(heatmap(found.graph, scores, circuit, **look))
+            )
             if scores.by_position:
                 rows = circuit.nodes if len(scores.components) > MANY else None
                 figure = position_heatmap(scores, rows, circuit, **look)
@@ -168,7 +174,13 @@ def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]
     for i, component in enumerate(scores.components):
         node = found.graph.node(component)
         head = node.index if node.kind == "head" else None
-        about = {"method": scores.method, "component": component, "kind": node.kind, "layer": node.layer, "head": head}
+        about = {
+            "method": scores.method,
+            "component": component,
+            "kind": node.kind,
+            "layer": node.layer,
+            "head": head,
+        }
         yield {
             **about,
             "position": "all",
@@ -180,7 +192,12 @@ def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]
             "in_circuit": component in finding.circuit,
         }
         for position, values in scores.by_position.items():
-            yield {**about, "position": position, "score": values[i], "in_circuit": component in finding.circuit}
+            yield {
+                **about,
+                "position": position,
+                "score": values[i],
+                "in_circuit": component in finding.circuit,
+            }
 
 
 def edges_table(found: Discovery) -> pd.DataFrame:

@@ -27,7 +27,9 @@ def show_discovery(found: Discovery, folder: Path) -> None:
         for line in (*reference_words(finding), *conclusions(finding.scores.details)):
             say(f"  {line}")
     _overlaps(found)
-    say(f"\nWritten to {folder}: report.md, circuit.svg, heatmap-{first.scores.method}.png and the data behind them.")
+    say(
+        f"\nWritten to {folder}: report.md, circuit.svg, heatmap-{first.scores.method}.png and the data behind them."
+    )
 
 
 def _overlaps(found: Discovery) -> None:

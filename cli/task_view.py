@@ -28,7 +28,9 @@ def show_task(task: Task, samples: list[dict[str, Any]], model: str) -> None:
 
 
 def _show_pair(corruption: str, pair: dict[str, Any]) -> None:
-    say(f"\n{corruption}, template {pair['template']}: answer {pair['answers']}, distractor {pair['distractors']}")
+    say(
+        f"\n{corruption}, template {pair['template']}: answer {pair['answers']}, distractor {pair['distractors']}"
+    )
     say(f"negative: {pair['negative'] or '(the corrupt prompt serves)'}")
     named = {index: name for name, index in pair["positions"].items()}
     clean, corrupt = pair["tokens"]["clean"], pair["tokens"]["corrupt"]

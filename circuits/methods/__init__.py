@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from circuits.registry import Registry
 
-METHODS = Registry(kind="method", package="circuits.methods", attribute="METHOD", without=frozenset({"method"}))
+METHODS = Registry(
+    kind="method", package="circuits.methods", attribute="METHOD", without=frozenset({"method"})
+)

@@ -50,7 +50,9 @@ class PatchingOptions(Options):
     @model_validator(mode="after")
     def _denoising_restores_the_clean_run(self) -> PatchingOptions:
         if self.direction == "denoising" and self.ablation != "resample":
-            raise ValueError(f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning")
+            raise ValueError(
+                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
+            )
         return self
 
 
@@ -108,7 +110,15 @@ def _effects(
     base = batch.corrupt if options.direction == "denoising" else batch.clean
     unpatched = read(model.run(base).logits[None], batch, problem.metric)
     parts = [
-        measure(model, batch, problem.metric, keep=all_but_one(model.graph, layer), donor=donor, base=base, where=where)
+        measure(
+            model,
+            batch,
+            problem.metric,
+            keep=all_but_one(model.graph, layer),
+            donor=donor,
+            base=base,
+            where=where,
+        )
         for layer in _by_layer(model)
     ]
     patched = concatenate(parts, dim=0)

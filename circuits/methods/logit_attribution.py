@@ -27,7 +27,8 @@ from circuits.scores import Scores
 
 class AttributionOptions(Options):
     contrast: bool = Field(
-        False, description="attribute clean minus corrupt instead of clean: what the corruption changes directly"
+        False,
+        description="attribute clean minus corrupt instead of clean: what the corruption changes directly",
     )
 
 
@@ -77,7 +78,10 @@ def attribute(model: Model, batch: Batch, tokens: Tensor) -> Float[Tensor, "batc
     scale = unembedding.scale(last[Site("final")])
     direction = _directions(unembedding, batch)
     columns: list[Tensor] = []
-    biases = (_pooled(unembedding.bias[:, None], batch.answers) - _pooled(unembedding.bias[:, None], batch.distractors))[:, 0]
+    biases = (
+        _pooled(unembedding.bias[:, None], batch.answers)
+        - _pooled(unembedding.bias[:, None], batch.distractors)
+    )[:, 0]
     for layer in range(model.graph.n_layers):
         weight, bias = model.head_writer(layer)
         heads = torch.einsum("bhd,hdm,bm->bh", last[Site("z", layer)], weight, direction)
@@ -94,7 +98,9 @@ def _directions(unembedding: Unembedding, batch: Batch) -> Float[Tensor, "batch 
     return _pooled(by_token, batch.answers) - _pooled(by_token, batch.distractors)
 
 
-def _pooled(by_token: Float[Tensor, "vocab width"], tokens: tuple[tuple[int, ...], ...]) -> Float[Tensor, "batch width"]:
+def _pooled(
+    by_token: Float[Tensor, "vocab width"], tokens: tuple[tuple[int, ...], ...]
+) -> Float[Tensor, "batch width"]:
     return torch.stack([by_token[list(ids)].mean(0) for ids in tokens])
 
 

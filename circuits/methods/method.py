@@ -58,5 +58,7 @@ class Method:
         try:
             return self.options.model_validate({k.replace("-", "_"): v for k, v in settings.items()})
         except ValidationError as error:
-            problems = "; ".join(f"{self.name}.{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+            problems = "; ".join(
+                f"{self.name}.{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+            )
             raise CircuitError(problems) from None

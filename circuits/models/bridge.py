@@ -91,7 +91,9 @@ class BridgeModel:
         self.device: torch.device = next(bridge.parameters()).device
         self.vocab_size: int = bridge.W_U.shape[-1]
         if not getattr(self._tokenizer, "is_fast", False):
-            raise ModelError(f"{self.name}'s tokenizer has no tokenizer.json form, so positions cannot be traced.")
+            raise ModelError(
+                f"{self.name}'s tokenizer has no tokenizer.json form, so positions cannot be traced."
+            )
         bos = self._tokenizer.bos_token_id
         self.bos = bos if prepend_bos and bos is not None and bos < self.vocab_size else None
         specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
@@ -110,7 +112,9 @@ class BridgeModel:
                 f"A prompt of {len(ids)} tokens is longer than {self.name}'s context of {self.n_ctx}: {text[:60]!r}..."
             )
         if max(ids) >= self.vocab_size:
-            raise ModelError(f"{self.name}'s tokenizer gives token {max(ids)}; the model knows {self.vocab_size}.")
+            raise ModelError(
+                f"{self.name}'s tokenizer gives token {max(ids)}; the model knows {self.vocab_size}."
+            )
         return ids, spans
 
     def token_string(self, token: int) -> str:
@@ -146,7 +150,9 @@ class BridgeModel:
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
         }[site.kind]
 
-    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
+    def head_writer(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
         attention = self._bridge.blocks[layer].attn
         bias = getattr(attention, "b_O", None)
         if bias is None:

@@ -55,4 +55,6 @@ def card(name: str) -> Card:
         )
         for task, known in raw.get("circuits", {}).items()
     }
-    return Card(name=name, kind=raw["kind"], summary=raw["summary"], accuracy=raw["accuracy"], circuits=circuits)
+    return Card(
+        name=name, kind=raw["kind"], summary=raw["summary"], accuracy=raw["accuracy"], circuits=circuits
+    )

@@ -89,7 +89,9 @@ def _from_hub(name: str) -> Path:
     try:
         directory = Path(snapshot_download(name, allow_patterns=HUB_FILES, etag_timeout=10))
     except GatedRepoError:
-        raise ModelError(f"{name} is gated on the Hugging Face hub: accept its licence there, then log in.") from None
+        raise ModelError(
+            f"{name} is gated on the Hugging Face hub: accept its licence there, then log in."
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(f"There is no model {name!r} on the Hugging Face hub.{hint} {built_in}") from None
     except Exception as error:
@@ -105,7 +107,9 @@ def _from_hub(name: str) -> Path:
 def weights_hash(directory: Path) -> str:
     """SHA-256 over the weight files and the config, in the order of their names."""
     digest = hashlib.sha256()
-    for file in sorted([*directory.glob("*.safetensors"), *directory.glob("*.bin"), directory / "config.json"]):
+    for file in sorted(
+        [*directory.glob("*.safetensors"), *directory.glob("*.bin"), directory / "config.json"]
+    ):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -71,10 +71,21 @@ def _judgement(found: Discovery) -> Iterator[str]:
         for finding in found.findings
         for verdict in finding.verdicts
     ]
-    header = ("method", "kept", "ablation", "faithfulness", "random band", "p", "answer preferred", "answer first")
+    header = (
+        "method",
+        "kept",
+        "ablation",
+        "faithfulness",
+        "random band",
+        "p",
+        "answer preferred",
+        "answer first",
+    )
     yield table(header, rows)
     first = found.findings[0]
-    prompts = f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
+    prompts = (
+        f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
+    )
     stated = six_things(first.verdicts[0], first.scores.components, found.graph, prompts)
     yield (
         "Faithfulness is a ratio of means: 0 with everything replaced, 1 with nothing replaced; it may pass 1 where "
@@ -90,7 +101,13 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
     yield f"Kept by: {finding.circuit.selection}. Positive scores support the behaviour."
     kept = set(finding.circuit.nodes)
     rows = [
-        (str(n), name, f"{scores.of(name):.4g}", f"{_stderr(finding, name):.2g}", "yes" if name in kept else "")
+        (
+            str(n),
+            name,
+            f"{scores.of(name):.4g}",
+            f"{_stderr(finding, name):.2g}",
+            "yes" if name in kept else "",
+        )
         for n, name in enumerate(scores.ranking()[:TOP], start=1)
     ]
     yield table(("rank", "component", "score", f"standard error over {scores.unit}s", "in circuit"), rows)
@@ -111,7 +128,6 @@ def _details(details: Mapping[str, Any]) -> Iterator[str]:
             f"{details['logit_difference']:.3f} (largest gap on a prompt {details['largest_gap']:.1e})."
         )
 
-
     for line in details.get("notes", ()):
         yield str(line)
     yield from _controls(details)
@@ -123,7 +139,10 @@ def _controls(details: Mapping[str, Any]) -> Iterator[str]:
         entries = {**{f"{level} score": a for level, a in known["levels"].items()}, **known["controls"]}
         if entries:
             yield f"AUROC against {name}, mean over trials and standard deviation; the controls run on the same data:"
-            yield table(("score", "AUROC", "sd"), [(n, f"{a['mean']:.2f}", f"{a['sd']:.2f}") for n, a in entries.items()])
+            yield table(
+                ("score", "AUROC", "sd"),
+                [(n, f"{a['mean']:.2f}", f"{a['sd']:.2f}") for n, a in entries.items()],
+            )
             yield from _best(known)
     agreement = {n: rho for n, rho in details.get("agreement_with_controls", {}).items() if rho is not None}
     if agreement:
@@ -156,7 +175,15 @@ def _overlaps(found: Discovery) -> Iterator[str]:
                 "" if rank is None else f"{rank.rho:.2f} (p = {rank.p_value:.3f})",
             )
         )
-    header = ("methods", "shared", "Jaccard", "by chance", "overlap coefficient", "p", "rank correlation of sizes")
+    header = (
+        "methods",
+        "shared",
+        "Jaccard",
+        "by chance",
+        "overlap coefficient",
+        "p",
+        "rank correlation of sizes",
+    )
     yield table(header, rows)
     yield "p: hypergeometric, that random circuits of these sizes share as many. Only what both methods score counts."
 
@@ -183,4 +210,6 @@ def _plain(value: object) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; bars in cells are escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -1,0 +1,32 @@
+# Both README commands set up what they need, then do the job: `make discover`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: discover test slow lint clean
+
+discover: .venv/installed
+	$(BIN)/circuit discover ioi
+
+test: lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+
+slow: .venv/tools
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+lint: .venv/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "circuit needs Python 3.11 or newer; make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/tools: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
