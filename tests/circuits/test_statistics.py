@@ -68,7 +68,7 @@ def test_corrections_against_hand_numbers() -> None:
     assert np.allclose(statistics.adjust_pvalues(p, "bonferroni"), [0.04, 0.16, 0.12, 0.02])
     assert np.allclose(statistics.adjust_pvalues(p, "holm"), [0.03, 0.06, 0.06, 0.02])
     assert np.allclose(statistics.adjust_pvalues(p, "benjamini-hochberg"), [0.02, 0.04, 0.04, 0.02])
-    with pytest.raises(ValueError, match="'fdr' is no correction"):
+    with pytest.raises((ValueError, TypeError), match="fdr"):
         statistics.adjust_pvalues(p, "fdr")  # type: ignore[arg-type]
 
 
