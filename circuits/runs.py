@@ -98,7 +98,7 @@ def writing_run(path: str | Path, force: bool = False, record: str = RECORD) -> 
             raise
         raise RunFolderError(f"{path} cannot be written: {problem.strerror or problem}.") from problem
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         _remove_empty(parents)
 
 
@@ -108,6 +108,15 @@ def _is_ours(problem: OSError, aside: Path) -> bool:
     if not named:
         return problem.errno in _NO_ROOM
     return any(Path(name).is_relative_to(aside.parent) for name in named)
+
+
+def _remove(folder: Path) -> None:
+    """Takes the folder away, also where Ctrl-C strikes while it does so."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
@@ -155,7 +164,7 @@ def _put_in_place(aside: Path, path: Path, force: bool, record: str) -> None:
     finally:  # wherever an interrupt strikes, one of the two stands at `path` and the other is gone
         if not os.path.lexists(path):
             old.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def write_records(

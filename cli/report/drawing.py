@@ -59,6 +59,9 @@ def drawing(
     placed = layout(graph, circuit.nodes, links)
     drawn, note = _thinned(placed, links)
     curves = {link: curve(placed, link) for link in drawn}
+    signed = (
+        bool((scores.values < 0).any()) if signed is None else signed
+    )  # as in the heatmap of these scores
     value = dict(zip(scores.components, scores.values.tolist(), strict=True))
     scale = colours(np.array([value[name] for name in circuit.nodes if name in value]), signed)
     with paper_style():

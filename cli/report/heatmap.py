@@ -79,6 +79,8 @@ def position_heatmap(
 
     components: the rows, all scored ones by default; give the circuit's for a large model.
     """
+    if not scores.by_position:
+        raise ValueError(f"{scores.method} has no scores by position")
     rows = tuple(components) if components is not None else scores.components
     columns = tuple(scores.by_position)
     place = {name: i for i, name in enumerate(scores.components)}

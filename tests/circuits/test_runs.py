@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,26 @@ def test_a_failed_rename_puts_the_old_run_back(bare: Path, monkeypatch: pytest.M
         make_run(bare / "run", force=True, run={"seed": 8})
     monkeypatch.undo()
     assert read_run(bare / "run").run["seed"] == 7
+
+
+def test_an_interrupt_while_the_old_run_is_removed_leaves_only_the_new_one(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(bare / "run")
+    remove = shutil.rmtree
+    struck: list[Path] = []
+
+    def interrupted(path: Path, **more: Any) -> None:
+        if path.name.endswith(".old") and not struck:
+            struck.append(path)
+            raise KeyboardInterrupt
+        remove(path, **more)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_run(bare / "run", force=True, run={"seed": 8})
+    assert read_run(bare / "run").run["seed"] == 8
+    assert os.listdir(bare) == ["run"]
 
 
 def test_a_path_taken_meanwhile_is_not_overwritten(bare: Path) -> None:

@@ -66,6 +66,8 @@ def test_positions_are_columns() -> None:
     figure = position_heatmap(scores, ("a0.h1", "m1"), Circuit(("m1",), "x", "y"))
     assert {"a0.h1", "m1", "IO", "S1", "S2", "END"} <= set(words(figure))
     assert "a0.h0" not in words(figure)
+    with pytest.raises(ValueError, match="no scores by position"):
+        position_heatmap(Scores("sae", scores.components, scores.samples))
 
 
 def test_signed_scores_are_centred_and_counts_begin_at_zero() -> None:
