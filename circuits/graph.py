@@ -83,7 +83,7 @@ class Graph:
 
     def feeds(self, source: str, target: str) -> bool:
         """Whether `source` writes to the residual stream before `target` reads it."""
-        if source == LOGITS or target == INPUT or source == target:
+        if source in (LOGITS, target) or target == INPUT:
             return False
         if source == INPUT or target == LOGITS:
             return True

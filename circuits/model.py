@@ -92,9 +92,7 @@ class Model(Protocol):
     ) -> Run:
         """One forward pass without gradients. Edits of a site happen before its capture."""
 
-    def head_writer(
-        self, layer: int
-    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
+    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
         """W_O by head, and the bias that attention adds once a layer (zero where there is none):
         attention writes sum_h z[h] @ W_O[h] + b_O."""
 

@@ -41,7 +41,9 @@ class Scores:
         if self.samples.ndim != 2 or self.samples.shape[1] != len(self.components):
             raise ValueError(f"samples {self.samples.shape} do not fit {len(self.components)} components")
         if not np.isfinite(self.samples).all():
-            bad = [c for c, ok in zip(self.components, np.isfinite(self.samples).all(0), strict=True) if not ok]
+            bad = [
+                c for c, ok in zip(self.components, np.isfinite(self.samples).all(0), strict=True) if not ok
+            ]
             raise CircuitError(
                 f"{self.method} gives no finite score for {', '.join(bad[:5])}: the model's activations overflow. "
                 "Load it with --dtype float32."

@@ -51,7 +51,7 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
         )
         for finding in found.findings:
             scores, circuit = finding.scores, finding.circuit
-            look = {
+            look: dict[str, Any] = {
                 "unit": unit(scores),
                 "signed": signed(scores),
                 "title": f"{scores.method}, {about(drawn, found)}",
@@ -205,11 +205,12 @@ def edges_table(found: Discovery) -> pd.DataFrame:
     import pandas as pd
 
     columns = ["method", "source", "target", "score", "in_circuit"]
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for finding in found.findings:
         inside = set(found.graph.links(finding.circuit.nodes))
-        for link in sorted({*inside, *finding.scores.links}, key=lambda pair: _place(found, pair)):
-            rows.append((finding.scores.method, *link, finding.scores.links.get(link), link in inside))
+        listed = sorted({*inside, *finding.scores.links}, key=lambda pair: _place(found, pair))
+        measured = finding.scores.links
+        rows += [(finding.scores.method, *link, measured.get(link), link in inside) for link in listed]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -19,8 +19,7 @@ def show_task(task: Task, samples: list[dict[str, Any]], model: str) -> None:
             say(f"{kind} {name}{' (default)' if n == 0 else ''}: {what}")
     for model_name, reference in task.references.items():
         say(f"reference circuit for {model_name}: {len(reference.heads)} heads, {reference.source}")
-    rejected = {kind: n for kind, n in samples[0]["rejected"].items()}
-    counts = ", ".join(f"{n} {kind}" for kind, n in rejected.items() if n) or "none"
+    counts = ", ".join(f"{n} {kind}" for kind, n in samples[0]["rejected"].items() if n) or "none"
     say(f"words that {model}'s tokenizer splits or lacks: {counts}")
     for sample in samples:
         for pair in sample["pairs"]:

@@ -109,7 +109,8 @@ class BridgeModel:
             raise PromptError("An empty prompt has no tokens.")
         if len(ids) > self.n_ctx:
             raise PromptError(
-                f"A prompt of {len(ids)} tokens is longer than {self.name}'s context of {self.n_ctx}: {text[:60]!r}..."
+                f"A prompt of {len(ids)} tokens is longer than {self.name}'s context of {self.n_ctx}: "
+                f"{text[:60]!r}..."
             )
         if max(ids) >= self.vocab_size:
             raise ModelError(
@@ -150,9 +151,7 @@ class BridgeModel:
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
         }[site.kind]
 
-    def head_writer(
-        self, layer: int
-    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
+    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
         attention = self._bridge.blocks[layer].attn
         bias = getattr(attention, "b_O", None)
         if bias is None:
