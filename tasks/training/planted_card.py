@@ -258,7 +258,8 @@ Inhibition goes by place, not by name, so that few edges carry a difference betw
   name, which is so in both prompts, so `a0.h2->a1.h4<k>` is used but carries nothing here.
 - Corruption `abc` (three other names, none twice), noising: the same and {abc_edges}.
 
-Path patching each edge in turn finds these and no others (tests/tasks/test_planted.py).
+Path patching each edge in turn finds these and no others (tests/tasks/test_planted.py): each has at least
+0.4 of the total effect, any other less than 0.005.
 
 ## Measured
 
@@ -277,7 +278,7 @@ stands twice against one IO, hence a logit difference below zero and an effect a
 - {n_vocab} tokens: {n_names} names, the other words of the task, its places and things; other words become
   `<unk>`. The names: {names}.
 - Context: 40 tokens with `<|endoftext|>` in front, which the model needs.
-- Forms `distractors` and `two-givers` are not solved: every name that is said once is a candidate.
+- Forms `distractors` and `two-givers` are solved only in part: every name that is said once is a candidate.
 - A name that is said again within four tokens is not detected reliably.
 - Attention is nearly saturated, so gradients understate what a0.h2 and a1.h4 do (about twentyfold
   under `swap`).
