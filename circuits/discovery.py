@@ -28,6 +28,9 @@ from circuits.scores import Scores
 from circuits.selection import Choice, Selection, select
 from circuits.statistics import auroc, balanced_harmonic_score, f1, precision, true_positive_rate
 
+SELECTION_PROMPTS = 128
+"""Discovery prompts that a selection rule asks again and again."""
+
 ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")
 
 
@@ -129,8 +132,14 @@ def discover(
         scores = method.score(model, problem, options)
         choice = _choose(model, found_on, scores, plan, progress)
         verdicts = tuple(
-            judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
-            for at in _benches(model, judged_on, found_on, scores, plan, ABLATIONS)
+            judge(
+                _bench(model, judged_on, found_on, scores, plan, ablation),
+                choice.circuit,
+                seed=plan.seed,
+                n_random=plan.n_random,
+                progress=progress,
+            )
+            for ablation in ABLATIONS
         )
         known = {**plan.references, **(plan.direct_references if method.direct else {})}
         matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
@@ -173,28 +182,26 @@ def _batches(
     return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
 
 
-def _benches(
+def _bench(
     model: Model,
     batches: tuple[Batch, ...],
     means_from: tuple[Batch, ...],
     scores: Scores,
     plan: Plan,
-    ablations: Sequence[Ablation],
-) -> tuple[Bench, ...]:
+    ablation: Ablation,
+) -> Bench:
     metric = metric_named(plan.metric)
-    return tuple(
-        bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
-        for ablation in ablations
-    )
+    return bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
 
 
 def _choose(
     model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress
 ) -> Choice:
-    (at,) = _benches(model, batches, batches, scores, plan, ("resample",))
+    at = _bench(model, batches, batches, scores, plan, "resample").first(SELECTION_PROMPTS).remembering()
     return select(
         scores,
         plan.selection,
         seed=plan.seed,
-        faithfulness=lambda circuits: at.faithfulness(circuits, progress).tolist(),
+        faithfulness=lambda circuits: at.faithfulness(circuits).tolist(),
+        progress=progress,
     )

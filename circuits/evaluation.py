@@ -129,6 +129,17 @@ class Bench:
         kept = (batch.where(lambda index: index < n) for batch in self.batches)
         return replace(self, batches=tuple(batch for batch in kept if len(batch)))
 
+    def remembering(self) -> Bench:
+        """The same bench, keeping what its donors give: for circuits that are asked about one after another."""
+        known: dict[tuple[int, ...], Donor] = {}
+
+        def donors(batch: Batch) -> Donor:
+            if batch.index not in known:
+                known[batch.index] = self.donors(batch)
+            return known[batch.index]
+
+        return replace(self, donors=donors)
+
     @cached_property
     def ends(self) -> Outcome:
         """Nothing kept and everything kept: rows 0 and 1."""

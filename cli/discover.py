@@ -60,10 +60,11 @@ def discover(
     ] = None,
     correction: Annotated[str, typer.Option(help="holm, bonferroni or benjamini-hochberg.")] = "holm",
     smallest: Annotated[
+        float | None, typer.Option(min=0, help="Select the shortest prefix of the ranking this faithful.")
+    ] = None,
+    prune: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Select the shortest ranking prefix this faithful (the default rule, at 0.9)."
-        ),
+        typer.Option(min=0, help="Prune from the weakest up while this faithful (the default, at 0.9)."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
@@ -101,7 +102,7 @@ def discover(
     from circuits.models.source import find_model
     from cli.prompt_source import check_source, read_source
 
-    rule = _selection(top, threshold, significance, correction, smallest)
+    rule = _selection(top, threshold, significance, correction, smallest, prune)
     check_source(task, prompts)
     chosen = _configured(method or list(CORE_METHODS), set_ or [])
     source = find_model(model)
@@ -141,6 +142,7 @@ def _selection(
     significance: float | None,
     correction: str,
     smallest: float | None,
+    prune: float | None,
 ) -> Selection:
     from pydantic import ValidationError
 
@@ -155,6 +157,7 @@ def _selection(
             significance,
         ),
         "--smallest": ({"rule": "smallest", "target": smallest}, smallest),
+        "--prune": ({"rule": "pruned", "target": prune}, prune),
     }
     chosen = {name: settings for name, (settings, value) in given.items() if value is not None}
     if len(chosen) > 1:
