@@ -36,7 +36,7 @@ class Selection(BaseModel):
     n: int = Field(10, ge=1, description="top: how many components")
     share: float = Field(0.1, gt=0, le=1, description="threshold: least share of the largest score")
     target: float = Field(0.9, gt=0, description="pruned, smallest: faithfulness on the discovery prompts")
-    most: float = Field(0.4, gt=0, le=1, description="smallest: largest share of components to keep")
+    most: float = Field(0.4, gt=0, le=1, description="share of the components above which a circuit is not small")
     alpha: float = Field(0.05, gt=0, lt=1, description="significance: level after correction")
     correction: Literal["holm", "bonferroni", "benjamini-hochberg"] = "holm"
 
@@ -139,4 +139,16 @@ def _pruned(scores: Scores, selection: Selection, faithfulness: Faithfulness, pr
     rule = (
         f"pruned from the weakest score up while faithfulness is >= {selection.target:g} on discovery prompts"
     )
-    return Choice(_circuit(scores, kept, rule), curve=curve)
+    return Choice(_circuit(scores, kept, rule), note=_spread(len(kept), selection, curve), curve=curve)
+
+
+def _spread(kept: int, selection: Selection, curve: Sequence[float]) -> str:
+    """Why there is no small circuit, where there is none: the work is spread over many components."""
+    most = max(1, int(selection.most * len(curve)))
+    if kept <= most:
+        return ""
+    best = round(max(curve[:most]), 2) + 0.0
+    return (
+        f"no small circuit: the behaviour is spread over {kept} of {len(curve)} components, and no prefix of up to "
+        f"{most} of them ({selection.most:.0%}) passes {best:.2f} on the discovery prompts"
+    )
