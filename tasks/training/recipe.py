@@ -90,11 +90,11 @@ STAGES = (
     Stage(
         "widen",
         _WIDE | {"arithmetic": 192},
-        max_steps=800,
-        gate={"colors-after-example": 0.98, "hard-ioi": 0.82, "arithmetic": 0.98, "facts": 0.98},
+        max_steps=700,
+        gate={"colors-after-example": 0.97, "hard-ioi": 0.81, "ioi": 0.98, "facts": 0.98},
         offsets=_CONTEXT,
     ),
-    Stage("settle", _WIDE | {"arithmetic": 256}, max_steps=300, offsets=_CONTEXT, falls=True),
+    Stage("settle", _WIDE | {"arithmetic": 384}, max_steps=600, offsets=_CONTEXT, falls=True),
 )
 
 RECIPES: Mapping[str, Recipe] = {
