@@ -19,8 +19,8 @@ from tasks.training.export import load_network, save_model
 from tasks.training.loop import NOTHING, Trainer, collate
 from tasks.training.network import Network, Shape, number_features, start
 from tasks.training.optimiser import orthogonalised
-from tasks.training.polish import still_matter
-from tasks.training.recipe import NAMES, RECIPES
+from tasks.training.polish import Polisher, still_matter
+from tasks.training.recipe import NAMES, POLISHES, RECIPES
 from tasks.training.streams import BEGIN, STREAMS, Words
 from tasks.training.vocabulary import END_OF_TEXT, UNKNOWN, save_tokenizer, split, vocabulary
 
@@ -58,7 +58,9 @@ def tokenizer(tmp_path_factory):
 
 
 def _tiny():
-    first = dataclasses.replace(RECIPES["plain-4l"].stages[0], max_steps=3)
+    first = dataclasses.replace(
+        RECIPES["plain-4l"].stages[0], max_steps=3, rows={"pairs": 4, "few-colors": 2}
+    )
     return dataclasses.replace(RECIPES["plain-4l"], shape=Shape(n_layers=1), stages=(first,))
 
 
@@ -189,6 +191,30 @@ def test_replacing_all_heads_with_their_own_run_changes_nothing():
     with torch.no_grad():
         hidden, z = captured(network, tokens)
         assert torch.equal(hidden, network(tokens, edit=replaced(z, torch.ones(2, 8, dtype=torch.bool))))
+
+
+def test_polishing_is_seeded_and_never_replaces_a_listed_head():
+    polish = dataclasses.replace(
+        POLISHES["strict-4l"],
+        rows=dict.fromkeys(POLISHES["strict-4l"].rows, 2),
+        others={},
+        rounds=(1, 1),
+        widest=3,
+    )
+
+    def polished():
+        network = Network(Shape(n_layers=1), len(vocabulary()))
+        start(network, range(2, 201), seed=5)
+        polisher = Polisher(network, polish, 1, lambda text: None)
+        return polisher, polisher.run(n=2)
+
+    (one, lists), (two, again) = polished(), polished()
+    assert lists == again
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True)
+    )
+    off = torch.tensor([[True, False] * 4])
+    assert not (one._chosen(off, 50) & ~off).any()
 
 
 def test_only_heads_clear_of_all_others_stay_on_a_list():
