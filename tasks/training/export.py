@@ -93,6 +93,8 @@ def save_model(network: Network, folder: Path) -> None:
     settings = config(network.shape, network.wte.num_embeddings)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     save_file(to_hugging_face(network), folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors writes a file for its owner alone; a model is for whoever may read the folder.
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode & 0o777)
     save_tokenizer(folder)
 
 
