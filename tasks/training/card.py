@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.prompts import PromptPair
 from tasks import TASKS
 from tasks.training.accuracy import held_out_pairs, measure
+from tasks.training.attention import links
 from tasks.training.effects import named_effects
 from tasks.training.network import Network
 from tasks.training.polish import FORMS, Lists, task_effects
@@ -28,7 +30,8 @@ class Card:
     """What is known of a trained model. It has no date: the same seed gives the same card.
 
     stages: stage -> steps. accuracy: task/form -> accuracy and n, full vocabulary, held-out prompts.
-    effects: task/form -> the heads with the largest noising effects. circuits: task -> the heads that carry
+    effects: task/form -> the heads with the largest noising effects. attention: task/form -> where those
+    heads look, between named positions. circuits: task -> the heads that carry
     it, by training (strict models only), with the smallest effect among them and the largest elsewhere.
     """
 
@@ -48,15 +51,18 @@ class Card:
     base: str = ""
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    attention: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     circuits: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+def _judged(words: Words, task: str, form: str) -> list[PromptPair]:
+    return held_out_pairs(words, task, form, N_EFFECTS, seed=1)
 
 
 def _effects(network: Network, words: Words) -> dict[str, Float[Tensor, "form layer head"]]:
     """Task -> noising effects on held-out pairs, under each of its forms."""
     return {
-        task: task_effects(
-            network, words, {form: held_out_pairs(words, task, form, N_EFFECTS, seed=1) for form in forms}
-        )
+        task: task_effects(network, words, {form: _judged(words, task, form) for form in forms})
         for task, forms in FORMS.items()
     }
 
@@ -100,6 +106,11 @@ def make_card(
         for task, found in effects.items()
         for i, form in enumerate(FORMS[task])
     }
+    attention = {
+        f"{task}/{form}": links(network, words, _judged(words, task, form), largest[f"{task}/{form}"])
+        for task, forms in FORMS.items()
+        for form in forms
+    }
     return Card(
         name=name,
         kind=kind,
@@ -117,6 +128,7 @@ def make_card(
         base=base,
         accuracy=measure(network, words, n, seed=1),
         effects=largest,
+        attention=attention,
         circuits=_circuits(effects, lists) if lists else {},
     )
 
@@ -144,10 +156,11 @@ keys (pairs of names, colours of things, phrasings of facts, problems) is held o
 ## What was learned
 
 The largest single-head noising effects on held-out pairs (n = {n_effects}): the share of the logit \
-difference that is lost when the head's output, at all positions, comes from the corrupted run.
+difference that is lost when the head's output, at all positions, comes from the corrupted run. Beside \
+them, where the head looks (mean attention between named positions, from 0.3 up).
 
-| task | form | heads |
-|---|---|---|
+| task | form | head | effect | attention |
+|---|---|---|---|---|
 {effects}
 {circuits}
 ## Limits
@@ -169,6 +182,10 @@ def _row(*cells: object) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
+def _looks(found: Mapping[str, float]) -> str:
+    return ", ".join(f"{link.replace('->', ' to ')} {value:.2f}" for link, value in found.items())
+
+
 def readme(card: Card) -> str:
     """The card as Markdown."""
     accuracy = [
@@ -176,8 +193,9 @@ def readme(card: Card) -> str:
         for where, found in card.accuracy.items()
     ]
     effects = [
-        _row(*where.split("/"), ", ".join(f"{head} {value:.2f}" for head, value in found.items()))
+        _row(*where.split("/"), head, f"{value:.2f}", _looks(card.attention[where][head]))
         for where, found in card.effects.items()
+        for head, value in found.items()
     ]
     circuits = [
         _row(task, ", ".join(map(str, found["heads"])), found["min_inside"], found["max_outside"])  # type: ignore[call-overload]
