@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -144,10 +145,24 @@ def discover(
         known = {**plan.references, **(plan.direct_references if method.direct else {})}
         matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
         findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
-    overlaps = pairwise_overlaps([(f.scores.method, f.scores, f.circuit) for f in findings])
-    return Discovery(
-        model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), tuple(overlaps)
-    )
+    size = len(findings[0].circuit) if findings else 0
+    overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
+    return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), overlaps)
+
+
+def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
+    """What the largest scores of two methods share, as many as the run's circuit has of what both score.
+
+    Scores are compared, not the selected circuits: pruning could lead two methods to one circuit.
+    """
+    common = set(one.scores.components) & set(other.scores.components)
+    n = min(size, len(common))
+    tops = [[c for c in finding.scores.ranking() if c in common][:n] for finding in (one, other)]
+    named = [
+        (finding.scores.method, finding.scores, Circuit(tuple(top), finding.scores.method, f"top {n}"))
+        for finding, top in zip((one, other), tops, strict=True)
+    ]
+    return pairwise_overlaps(named)[0]
 
 
 def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:

@@ -15,7 +15,7 @@ component that matters only beside another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,9 @@ class Selection(BaseModel):
     n: int = Field(10, ge=1, description="top: how many components")
     share: float = Field(0.1, gt=0, le=1, description="threshold: least share of the largest score")
     target: float = Field(0.9, gt=0, description="pruned, smallest: faithfulness on the discovery prompts")
-    most: float = Field(0.4, gt=0, le=1, description="share of the components above which a circuit is not small")
+    most: float = Field(
+        0.4, gt=0, le=1, description="share of the components above which a circuit is not small"
+    )
     alpha: float = Field(0.05, gt=0, lt=1, description="significance: level after correction")
     correction: Literal["holm", "bonferroni", "benjamini-hochberg"] = "holm"
 
@@ -47,12 +49,16 @@ Faithfulness = Callable[[Sequence[Sequence[str]]], Sequence[float]]
 
 @dataclass(frozen=True)
 class Choice:
-    """The circuit, whether the rule got what it was asked for, and what it saw on the way."""
+    """The circuit, whether the rule got what it was asked for, and what it saw on the way.
+
+    curve: faithfulness of every prefix of the ranking that was tried. prefix: the first that reached the target.
+    """
 
     circuit: Circuit
     reached: bool = True
     note: str = ""
-    curve: tuple[float, ...] = field(default=())
+    curve: tuple[float, ...] = ()
+    prefix: int | None = None
 
 
 def select(
@@ -139,7 +145,9 @@ def _pruned(scores: Scores, selection: Selection, faithfulness: Faithfulness, pr
     rule = (
         f"pruned from the weakest score up while faithfulness is >= {selection.target:g} on discovery prompts"
     )
-    return Choice(_circuit(scores, kept, rule), note=_spread(len(kept), selection, curve), curve=curve)
+    return Choice(
+        _circuit(scores, kept, rule), note=_spread(len(kept), selection, curve), curve=curve, prefix=start
+    )
 
 
 def _spread(kept: int, selection: Selection, curve: Sequence[float]) -> str:

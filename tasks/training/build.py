@@ -9,8 +9,11 @@ from circuits.errors import UnknownNameError
 from tasks.training.card import make_card, save_card
 from tasks.training.export import load_network, save_model
 from tasks.training.loop import Report, Trainer
+from tasks.training.planted import plant
 from tasks.training.polish import Polisher
 from tasks.training.recipe import NAMES, POLISHES, RECIPES
+
+PLANTED = "planted-ioi"
 
 
 def builtin_folder(name: str) -> Path:
@@ -58,9 +61,11 @@ def build(
 
     steps_scale multiplies the steps of every stage; below 1 the model is not as good as its name says.
     """
-    if name in RECIPES:
+    if name == PLANTED:
+        plant(folder, seed=seed)
+    elif name in RECIPES:
         _train_plain(name, folder, seed, steps_scale, report)
     elif name in POLISHES:
         _train_strict(name, folder, seed, steps_scale, report)
     else:
-        raise UnknownNameError("recipe", name, NAMES)
+        raise UnknownNameError("recipe", name, (*NAMES, PLANTED))
