@@ -48,8 +48,11 @@ def discover(
     ] = None,
     corruption: Annotated[str | None, typer.Option(help="Which corruption of the task.")] = None,
     pairs: Annotated[
-        int, typer.Option(min=2, help="Prompt pairs to draw: half to discover on, half to judge on.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
+        ),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
