@@ -184,7 +184,7 @@ def judge(
     at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
-    outcome = at.outcome([circuit.nodes], progress)
+    outcome = at.outcome([circuit.nodes])
     nothing, everything = at.ends.metric.double().numpy()
     _require_scale(at.ablation, nothing.mean(), everything.mean())
     inside = outcome.metric[0].double().numpy()
