@@ -3,7 +3,8 @@
 Strict interchange-intervention training (SIIT; Gupta et al. 2024, arXiv 2407.14494): while the model goes on
 answering, heads that are not on a task's list get their output from the corrupted run, and the answer must
 not change. So a list holds for its task's corruption. Which heads are on it is found, not planted: the
-strongest ones by single-head patching, and after each round those among them that still matter. MLPs are free.
+strongest ones by single-head patching, and after each round those among them that still matter. MLPs are
+free.
 """
 
 from __future__ import annotations
