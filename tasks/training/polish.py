@@ -1,9 +1,10 @@
 """Strict training: after it, each task runs through a short list of heads and no other head matters.
 
 Strict interchange-intervention training (SIIT; Gupta et al. 2024, arXiv 2407.14494): while the model goes on
-answering, heads that are not on a task's list get their output from another run, and the answer must not
-change. Which heads are on a list is found, not planted: the strongest ones by single-head patching, and after
-each round those among them that still matter. MLPs are free.
+answering, heads that are not on a task's list get their output from the corrupted run, and the answer must
+not change. So a list holds for its task's corruption. Which heads are on it is found, not planted: the
+strongest ones by single-head patching, and after each round those among them that still matter. MLPs are
+free.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from torch.nn import functional
 from circuits.prompts import PromptPair
 from tasks import TASKS
 from tasks.training.effects import captured, head_effects, named_effects, replaced
-from tasks.training.loop import Report, batch_loss, collate
+from tasks.training.loop import NOTHING, Report, batch_loss, collate
 from tasks.training.network import Network
+from tasks.training.optimiser import Optimiser
 from tasks.training.recipe import Polish
-from tasks.training.streams import STREAMS, Row, Words, task_pair
+from tasks.training.streams import BEGIN, STREAMS, Row, Words, task_pair
 
 SHARES = (0.3, 0.7, 1.0)
-OWN_CORRUPTION = 0.6
-STEADY = 0.05
+STEADY = 0.1
 FORMS: Mapping[str, tuple[str, ...]] = {
     "ioi": ("plain",),
     "colored-objects": ("zero-shot", "one-shot"),
@@ -81,11 +82,6 @@ def _mask(network: Network, listed: frozenset[str]) -> Bool[Tensor, "layer head"
     return torch.tensor([[f"a{la}.h{he}" not in listed for he in range(n_heads)] for la in range(n_layers)])
 
 
-def _partners(pairs: Sequence[PromptPair], rows: Sequence[Row], rng: random.Random) -> list[tuple[int, ...]]:
-    """Where each row's foreign activations come from: a row of the batch as long as it."""
-    return [rng.choice([r.tokens for r in rows if len(r.tokens) == len(row.tokens)]) for row in rows]
-
-
 class Polisher:
     """One run of strict training."""
 
@@ -95,7 +91,7 @@ class Polisher:
         self.generator = torch.Generator().manual_seed(seed)
 
     def _chosen(self, off: Bool[Tensor, "layer head"], n: int) -> Bool[Tensor, "batch layer head"]:
-        """For each row, a random share of the heads off the list; at times a single one of them."""
+        """For each row, a random share of the heads off the list."""
         shares = torch.tensor([self.rng.choice(SHARES) for _ in range(n)])[:, None, None]
         return (torch.rand((n, *off.shape), generator=self.generator) < shares) & off
 
@@ -104,15 +100,11 @@ class Polisher:
         distractor; and the share of right answers under patching."""
         pairs = training_pairs(self.words, self.rng, task, form, n)
         rows = [self.words.prompt(p.clean, p.answers[0]) for p in pairs]
-        corrupt = [(0, *self.words.encode(p.corrupt)) for p in pairs]
-        partners = _partners(pairs, rows, self.rng)
-        sources = [
-            c if self.rng.random() < OWN_CORRUPTION else p for c, p in zip(corrupt, partners, strict=True)
-        ]
+        corrupt = collate([Row((BEGIN, *self.words.encode(p.corrupt)), {}) for p in pairs])
         batch = collate(rows)
         with torch.no_grad():
-            _, foreign = captured(self.network, collate([Row(s, {}) for s in sources]).tokens)
-        asked = batch.targets != -100
+            _, foreign = captured(self.network, corrupt.tokens)
+        asked = batch.targets != NOTHING
         wanted = batch.targets[asked]
         wrong = torch.tensor([self.words.encode(p.distractors[0])[0] for p in pairs])
         edit = replaced(foreign, self._chosen(_mask(self.network, listed), n))
@@ -120,19 +112,16 @@ class Polisher:
         patched = self.network.logits(self.network(batch.tokens, edit=edit)[asked])
         loss = functional.cross_entropy(plain, wanted) + functional.cross_entropy(patched, wanted)
         moved = sum(
-            ((plain.detach() - patched).gather(1, tokens[:, None]) ** 2).mean() for tokens in (wanted, wrong)
+            functional.smooth_l1_loss(patched.gather(1, t[:, None]), plain.detach().gather(1, t[:, None]))
+            for t in (wanted, wrong)
         )
         return loss + STEADY * moved, float((patched.argmax(-1) == wanted).float().mean())
 
     def round(self, lists: Lists, steps: int) -> None:
         """Trains `steps` steps under `lists`; the learning rate falls to zero."""
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(), self.polish.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-        )
+        optimiser = Optimiser(self.network, self.polish.learning_rate)
         right: dict[str, float] = {}
         for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = self.polish.learning_rate * min((step + 1) / 10, 1 - step / steps)
             for task, forms in FORMS.items():
                 for form in forms:
                     loss, share = self.strict_loss(
@@ -146,9 +135,7 @@ class Polisher:
                     self.network, collate([STREAMS[stream](self.words, self.rng) for _ in range(n)])
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.step(min((step + 1) / 10, 1 - step / steps))
             if step % 20 == 19 or step + 1 == steps:
                 self.report(f"polish {step + 1} " + " ".join(f"{k} {v:.3f}" for k, v in right.items()))
 

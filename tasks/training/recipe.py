@@ -114,7 +114,7 @@ POLISHES: Mapping[str, Polish] = {
             "arithmetic/mixed": 192,
         },
         others={"hard-ioi": 32, "repeats": 16, "pairs": 8, "statements": 8},
-        rounds=(200, 150, 150),
+        rounds=(250, 150, 150),
     )
 }
 
