@@ -60,10 +60,16 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+    # Absolute, for TransformerLens takes a relative path such as "opt" for its alias of a model on the hub.
+    place = str(directory.absolute())
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            bridge = TransformerBridge.boot_transformers(str(directory), device=str(device), dtype=dtype)
+            bridge = TransformerBridge.boot_transformers(
+                place, device=str(device), dtype=dtype, model_class=_WholeCheckpoint
+            )
+    except ModelError:
+        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"TransformerLens cannot load {directory}: {reason}") from error
@@ -72,6 +78,23 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
         torch.set_num_threads(1)
     return bridge
+
+
+class _WholeCheckpoint:
+    """Stands in for the class that loads: weights that the files lack are an error, not random numbers."""
+
+    @staticmethod
+    def from_pretrained(place: str, **settings: Any) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **settings)
+        if missing := sorted(found["missing_keys"]):
+            some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            raise ModelError(
+                f"The weight files in {place} lack {len(missing)} of the model's tensors ({some}). "
+                "Copy or download the model again."
+            )
+        return model
 
 
 class BridgeModel:
