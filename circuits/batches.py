@@ -100,7 +100,8 @@ def tokenize_pair(model: Model, pair: PromptPair, where: str) -> TokenPair:
         )
     if clean == corrupt:
         raise PromptError(
-            f"{where}: clean and corrupt are the same text, so nothing can be patched: {pair.clean!r}."
+            f"{where}: clean and corrupt are the same tokens for {model.name}, so nothing can be patched: "
+            f"{pair.clean!r} and {pair.corrupt!r}."
         )
     answers = _answer_tokens(model, pair.clean, pair.answers, "answer", where)
     distractors = _answer_tokens(model, pair.clean, pair.distractors, "distractor", where)
