@@ -38,7 +38,8 @@ def load_model(
     source = model if isinstance(model, ModelSource) else find_model(model)
     if dtype not in DTYPES:
         raise CircuitError(f"There is no dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
-    return BridgeModel(source, _boot(source.directory, _device(device), DTYPES[dtype]), prepend_bos)
+    bridge, tokenizer = _boot(source.directory, _device(device), DTYPES[dtype])
+    return BridgeModel(source, bridge, tokenizer, prepend_bos)
 
 
 def _device(name: str) -> torch.device:
@@ -53,7 +54,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The bridge, and the tokenizer as its files have it: the bridge gives its own a BOS token if it lacks one."""
     import transformers
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -68,6 +70,7 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
             bridge = TransformerBridge.boot_transformers(
                 place, device=str(device), dtype=dtype, model_class=_WholeCheckpoint
             )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
     except ModelError:
         raise
     except Exception as error:
@@ -77,7 +80,7 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     bridge.requires_grad_(False)
     if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
         torch.set_num_threads(1)
-    return bridge
+    return bridge, tokenizer
 
 
 class _WholeCheckpoint:
@@ -100,9 +103,9 @@ class _WholeCheckpoint:
 class BridgeModel:
     """The Model protocol over one TransformerBridge. directory: where its files lie."""
 
-    def __init__(self, source: ModelSource, bridge: Any, prepend_bos: bool = True) -> None:
+    def __init__(self, source: ModelSource, bridge: Any, tokenizer: Any, prepend_bos: bool = True) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
-        self._bridge, self._tokenizer, cfg = bridge, bridge.tokenizer, bridge.cfg
+        self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
         self.graph = Graph(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
