@@ -26,7 +26,8 @@ CONTEXT = 24
 class Family:
     """architecture, config: names in transformers. attention_output, mlp: modules of layer {}.
 
-    What goes into attention_output is z with its heads side by side; what comes out of mlp is what it writes.
+    What goes into attention_output is z with its heads side by side; what comes out of mlp is what the MLP writes
+    to the residual stream (a norm behind it included).
     """
 
     architecture: str
@@ -88,9 +89,17 @@ FAMILIES = {
     ),
     # Not additive: these normalise what components write; the first caps its logits as well.
     "tiny-gemma2": Family(
-        "Gemma2ForCausalLM", "Gemma2Config", _SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        _SHAPE | {"num_key_value_heads": 2, "head_dim": 8},
+        mlp="model.layers.{}.post_feedforward_layernorm",
     ),
-    "tiny-olmo2": Family("Olmo2ForCausalLM", "Olmo2Config", _SHAPE | {"num_key_value_heads": 4}),
+    "tiny-olmo2": Family(
+        "Olmo2ForCausalLM",
+        "Olmo2Config",
+        _SHAPE | {"num_key_value_heads": 4},
+        mlp="model.layers.{}.post_feedforward_layernorm",
+    ),
     # Additive, but the logits are scaled behind the unembedding.
     "tiny-cohere": Family(
         "CohereForCausalLM", "CohereConfig", _SHAPE | {"num_key_value_heads": 2, "logit_scale": 0.3}
