@@ -7,7 +7,7 @@ answer is always behind the last token and no mask is needed. A pair that does n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,12 @@ class Batch:
     @property
     def distractors(self) -> tuple[tuple[int, ...], ...]:
         return tuple(p.distractors for p in self.pairs)
+
+    def where(self, keep: Callable[[int], bool]) -> Batch:
+        """The rows whose prompt index `keep` accepts."""
+        rows = [row for row, index in enumerate(self.index) if keep(index)]
+        pairs = tuple(self.pairs[row] for row in rows)
+        return Batch(tuple(self.index[row] for row in rows), self.clean[rows], self.corrupt[rows], pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)

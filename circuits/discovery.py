@@ -35,7 +35,8 @@ ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")
 class Plan:
     """What to do, apart from the model and the prompts.
 
-    references: name -> heads of a known circuit, for the methods that state how well they find it.
+    references: name -> heads of a known circuit, to state how well each method finds it.
+    direct_references: name -> those that write to the logits, which is all that a direct method can see.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -45,6 +46,7 @@ class Plan:
     batch_size: int = 64
     n_random: int = 25
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def discover(
             judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
             for at in _benches(model, judged_on, found_on, scores, plan, ABLATIONS)
         )
-        matches = tuple(match(scores, choice.circuit, *known) for known in plan.references.items())
+        known = {**plan.references, **(plan.direct_references if method.direct else {})}
+        matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
         findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
     overlaps = pairwise_overlaps([(f.scores.method, f.scores, f.circuit) for f in findings])
     return Discovery(

@@ -10,7 +10,7 @@ normalised form; Miller et al. 2024 (arXiv 2407.08734) for what must be stated b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -40,6 +40,9 @@ from circuits.statistics import bootstrap_interval, bootstrap_ratio_interval
 Ablation = Literal["resample", "mean", "zero"]
 DonorMaker = Callable[[Batch], Donor]
 
+BAND_PROMPTS = 96
+"""Judged prompts that random circuits run on: their spread is wide, so more would not sharpen the band."""
+
 FLAT = 1e-6
 """Below this the full model and the empty circuit do not differ, and faithfulness has no meaning."""
 
@@ -68,9 +71,13 @@ def ratio_estimate(part: Float[np.ndarray, prompt], whole: Float[np.ndarray, pro
 
 @dataclass(frozen=True)
 class RandomBand:
-    """Faithfulness of random circuits with as many heads and MLPs, and how the circuit stands to them."""
+    """Faithfulness of random circuits with as many heads and MLPs, and how the circuit stands to them.
+
+    n_prompts: how many of the judged prompts they ran on; the circuit is compared with them on the same ones.
+    """
 
     n: int
+    n_prompts: int
     low: float
     median: float
     high: float
@@ -117,6 +124,11 @@ class Bench:
             progress(f"judging, {self.ablation} ablation", n + 1, len(self.batches))
         return in_prompt_order(self.batches, parts)
 
+    def first(self, n: int) -> Bench:
+        """The same bench with the first n prompts alone: which ones does not depend on the batches."""
+        kept = (batch.where(lambda index: index < n) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+
     @cached_property
     def ends(self) -> Outcome:
         """Nothing kept and everything kept: rows 0 and 1."""
@@ -161,29 +173,30 @@ def judge(
     at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
-    chance = random_circuits(at.model.graph, at.played, circuit, n_random, seed)
-    outcome = at.outcome([circuit.nodes, *chance], progress)
+    outcome = at.outcome([circuit.nodes], progress)
     nothing, everything = at.ends.metric.double().numpy()
     _require_scale(at.ablation, nothing.mean(), everything.mean())
-    inside = outcome.metric.double().numpy()
-    spans = (inside - nothing).mean(1) / (everything - nothing).mean()
+    inside = outcome.metric[0].double().numpy()
     return Verdict(
         ablation=at.ablation,
-        n_prompts=inside.shape[1],
-        faithfulness=ratio_estimate(inside[0] - nothing, everything - nothing, seed),
-        circuit=float(inside[0].mean()),
+        n_prompts=len(inside),
+        faithfulness=ratio_estimate(inside - nothing, everything - nothing, seed),
+        circuit=float(inside.mean()),
         everything=float(everything.mean()),
         nothing=float(nothing.mean()),
         preferred=mean_estimate(outcome.preferred[0].double().numpy(), seed),
         correct=mean_estimate(outcome.correct[0].double().numpy(), seed),
-        random=_band(spans[0], spans[1:]),
+        random=_band(at.first(BAND_PROMPTS), circuit, n_random, seed, progress),
     )
 
 
-def _band(found: float, chance: np.ndarray) -> RandomBand:
-    low, median, high = np.quantile(chance, [0.025, 0.5, 0.975])
-    p = (1 + int((chance >= found).sum())) / (1 + len(chance))
-    return RandomBand(len(chance), float(low), float(median), float(high), float(p))
+def _band(at: Bench, circuit: Circuit, n: int, seed: int, progress: Progress) -> RandomBand:
+    chance = random_circuits(at.model.graph, at.played, circuit, n, seed)
+    values = at.faithfulness([circuit.nodes, *chance], progress)
+    low, median, high = np.quantile(values[1:], [0.025, 0.5, 0.975])
+    p = (1 + int((values[1:] >= values[0]).sum())) / (1 + n)
+    n_prompts = sum(len(batch) for batch in at.batches)
+    return RandomBand(n, n_prompts, float(low), float(median), float(high), float(p))
 
 
 def random_circuits(

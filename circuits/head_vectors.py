@@ -22,6 +22,10 @@ from circuits.model import Model, Site
 Position = Literal["mean", "last"]
 
 
+ROWS = 32
+"""Prompts in one pass, whatever the batches: rounding differs with it, and training would amplify that."""
+
+
 class HeadVectors(NamedTuple):
     """x: positives first, then negatives, each in the order of the prompt set; fp32, on the model's device.
 
@@ -73,5 +77,5 @@ def collect(model: Model, batches: Sequence[Batch], position: Position) -> HeadV
     by_index = {i: pair for batch in batches for i, pair in zip(batch.index, batch.pairs, strict=True)}
     pairs = [by_index[i] for i in sorted(by_index)]
     prompts = [pair.clean for pair in pairs] + [pair.negative for pair in pairs]
-    x = _of_prompts(model, prompts, position, batch_size=max(len(batch) for batch in batches))
+    x = _of_prompts(model, prompts, position, ROWS)
     return HeadVectors(x, np.arange(len(x)) < len(pairs))

@@ -117,5 +117,6 @@ def _smallest(scores: Scores, selection: Selection, seed: int, faithfulness: Fai
     )
     if good:
         return Choice(_circuit(scores, ranking[:n], rule), True, "", curve)
-    note = f"no prefix of up to {most} components reaches {selection.target:g}; the best ({curve[n - 1]:.2f}) is kept"
+    best = round(curve[n - 1], 2) + 0.0
+    note = f"no prefix of up to {most} components reaches {selection.target:g}; the best ({best:.2f}) is kept"
     return Choice(_circuit(scores, ranking[:n], rule), False, note, curve)

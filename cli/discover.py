@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.config import use_config
 from cli.guard import guarded
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ def discover(
     json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of these options; what the command line says wins.",
+            dir_okay=False,
+            is_eager=True,
+            callback=use_config,
+        ),
+    ] = None,
 ) -> None:
     """Find and judge the circuit that carries out a task.
 
@@ -85,6 +95,8 @@ def discover(
     [bold]circuit discover ioi --model gpt2 --method activation-patching --pairs 64 --output runs/ioi-gpt2[/bold]
 
     [bold]circuit discover --prompts mine.jsonl --model ./my-hf-model[/bold]
+
+    [bold]circuit discover --config configs/ioi.yaml[/bold]
     """
     from circuits.models.source import find_model
     from cli.prompt_source import check_source, read_source
@@ -107,7 +119,15 @@ def discover(
         show("loading the model", 1, 1)
         drawn = read_source(loaded, task, prompts, form=form, corruption=corruption, n=pairs, seed=seed)
         _warn_of_words(loaded, drawn)
-        plan = Plan(chosen, metric or drawn.metric, rule, seed, batch_size, references=drawn.references)
+        plan = Plan(
+            chosen,
+            metric or drawn.metric,
+            rule,
+            seed,
+            batch_size,
+            references=drawn.references,
+            direct_references=drawn.direct_references,
+        )
         found = run_discovery(
             loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json)
         )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import ParamSpec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 
 from circuits.errors import CircuitError
 
 P = ParamSpec("P")
+T = TypeVar("T")
 MISTAKE, FAULT, INTERRUPTED = 2, 3, 130
 
 
@@ -22,30 +25,64 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
+        with _exit_codes(), _stopping_like_ctrl_c():
             command(*args, **kwargs)
-        except CircuitError as error:
-            _say(str(error))
-            raise typer.Exit(MISTAKE) from None
-        except KeyboardInterrupt:
-            print("\nInterrupted; nothing was written.", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of our output went away (`| head`): no fault of anyone.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except typer.Exit:
-            raise
-        except Exception:
-            traceback.print_exc()
-            print(
-                "\nThis is a fault of circuit, not of yours; nothing was written. "
-                "Please report it with the lines above.",
-                file=sys.stderr,
-            )
-            raise typer.Exit(FAULT) from None
 
     return run
+
+
+def guarded_option(callback: Callable[P, T]) -> Callable[P, T]:
+    """The callback of an option, its mistakes reported like a command's."""
+
+    @functools.wraps(callback)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _exit_codes():
+            return callback(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except CircuitError as error:
+        _say(str(error))
+        raise typer.Exit(MISTAKE) from None
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was written.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): no fault of anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except MemoryError:
+        _say("There is not enough memory. Try a smaller --batch-size, fewer --pairs, or a smaller model.")
+        raise typer.Exit(MISTAKE) from None
+    except Exception:
+        traceback.print_exc()
+        print(
+            "\nThis is a fault of circuit, not of yours; nothing was written. "
+            "Please report it with the lines above.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(FAULT) from None
+
+
+@contextmanager
+def _stopping_like_ctrl_c() -> Iterator[None]:
+    """A polite kill (SIGTERM) cleans up as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _say(message: str) -> None:

@@ -13,6 +13,7 @@ from tasks import TASKS
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
+    from circuits.models.builtin_models import KnownCircuit
     from tasks.task import Lexicon, Task
 
 
@@ -21,7 +22,8 @@ class Prompts:
     """Prompt pairs and what is known of them.
 
     name: the task, or the file's stem. rejected: class of words -> how many the tokenizer split.
-    references: source -> heads of a circuit that a paper or the model's card states for this model.
+    references: source -> heads of a circuit that a paper or the model's card states for this model;
+    direct_references: those of them that write to the logits, where the card knows the edges.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Prompts:
     corruption: str = ""
     rejected: Mapping[str, int] = field(default_factory=dict)
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def check_source(task: str | None, prompts: Path | None) -> None:
@@ -77,7 +80,9 @@ def sample_task(
     lexicon = lexicon_of(model)
     pairs = task.sample(n, seed=seed, lexicon=lexicon, form=form, corruption=corruption)
     rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
-    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, references(task, model))
+    known = references(task, model)
+    direct = direct_references(task, model)
+    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, known, direct)
 
 
 def lexicon_of(model: BridgeModel) -> Lexicon:
@@ -94,12 +99,25 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
 
 def references(task: Task, model: BridgeModel) -> dict[str, frozenset[str]]:
     """Known circuits of this task in this model: by construction or training first, then papers'."""
-    from circuits.models.builtin_models import card
-
     known = {}
-    if model.builtin and task.name in card(model.name).circuits:
-        known[f"{model.name} card"] = card(model.name).circuits[task.name].heads
+    if circuit := _from_card(task, model):
+        known[f"{model.name} card"] = circuit.heads
     if model.name in task.references:
         reference = task.references[model.name]
         known[reference.source] = reference.heads
     return known
+
+
+def direct_references(task: Task, model: BridgeModel) -> dict[str, frozenset[str]]:
+    """The heads of a circuit known to the edge that write to the logits."""
+    circuit = _from_card(task, model)
+    direct = (
+        circuit.heads & {edge.removesuffix("->logits") for edge in circuit.edges} if circuit else frozenset()
+    )
+    return {f"{model.name} card, heads that write to the logits": direct} if direct else {}
+
+
+def _from_card(task: Task, model: BridgeModel) -> KnownCircuit | None:
+    from circuits.models.builtin_models import card
+
+    return card(model.name).circuits.get(task.name) if model.builtin else None

@@ -108,7 +108,10 @@ def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | N
 
 def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
     """run.json: what was asked for, on what, with what; everything that varies from run to run is under "cost"."""
+    import torch
+
     from circuits.models.source import weights_hash
+    from circuits.probes import probe
 
     plan = found.plan
     text = "".join(json.dumps(plain(pair), ensure_ascii=False) for pair in found.prompts)
@@ -133,6 +136,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "weights_sha256": weights_hash(model.directory),
             **asdict(found.graph),
             "d_model": model.d_model,
+            "probes": asdict(probe(model, torch.tensor([model.tokenize(found.prompts[0].clean)[0]]))),
         },
         "prompts": {
             "sha256": hashlib.sha256(text.encode()).hexdigest(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cli.render import heatmap, say, table, top_components
 from cli.run_output import unit
-from cli.wording import conclusions, finding_words, reference_words
+from cli.wording import conclusions, finding_words, p_value, reference_words
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery
@@ -37,14 +37,14 @@ def _overlaps(found: Discovery) -> None:
         return
     say("")
     table(
-        ("methods", "shared", "Jaccard", "by chance", "p"),
+        ("methods", "shared (sizes)", "Jaccard", "by chance", "p"),
         [
             (
                 f"{pair.first}, {pair.second}",
-                f"{pair.overlap.shared} of {pair.overlap.first_size} and {pair.overlap.second_size}",
+                f"{pair.overlap.shared} ({pair.overlap.first_size}, {pair.overlap.second_size})",
                 _number(pair.overlap.jaccard),
                 _number(pair.overlap.chance_jaccard),
-                f"{pair.overlap.p_value:.3f}",
+                p_value(pair.overlap.p_value),
             )
             for pair in found.overlaps
         ],

@@ -10,9 +10,24 @@ if TYPE_CHECKING:
     from circuits.evaluation import Baseline, Estimate, Verdict
 
 
+def number(value: float, digits: int = 2) -> str:
+    """A rounded number that is never minus zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    """0.012, or < 0.001."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _equals(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def estimate(value: Estimate, digits: int = 2) -> str:
     """0.93 [0.91, 0.95]."""
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    shown = (number(x, digits) for x in (value.value, value.low, value.high))
+    return "{} [{}, {}]".format(*shown)
 
 
 def share(value: Estimate) -> str:
@@ -45,7 +60,7 @@ def chance_words(verdict: Verdict) -> str:
     outside = "above all" if band.p_value <= 1 / (band.n + 1) else "not clearly above"
     return (
         f"{outside} {band.n} random circuits of its size "
-        f"(95% of them in {band.low:.2f} to {band.high:.2f}; p = {band.p_value:.3f})"
+        f"(95% of them in {number(band.low)} to {number(band.high)}; p {_equals(band.p_value)})"
     )
 
 

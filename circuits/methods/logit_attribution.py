@@ -110,4 +110,5 @@ METHOD = Method(
     paper="Elhage et al. 2021, A Mathematical Framework for Transformer Circuits",
     options=AttributionOptions,
     score=score,
+    direct=True,
 )

@@ -42,13 +42,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Method:
-    """score(model, problem, options) -> Scores; positive means that the component supports the behaviour."""
+    """score(model, problem, options) -> Scores; positive means that the component supports the behaviour.
+
+    direct: it sees only what components write straight to the logits.
+    """
 
     name: str
     summary: str
     paper: str
     options: type[Options]
     score: Callable[[Model, Problem, Any], Scores]
+    direct: bool = False
 
     def configure(self, settings: Mapping[str, object]) -> Options:
         """Options from `settings`; raises CircuitError that names every unknown option and bad value."""

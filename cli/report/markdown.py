@@ -12,6 +12,8 @@ from cli.wording import (
     conclusions,
     estimate,
     finding_words,
+    number,
+    p_value,
     reference_words,
     share,
     unsolved_warning,
@@ -63,8 +65,8 @@ def _judgement(found: Discovery) -> Iterator[str]:
             f"{len(finding.circuit)} of {len(finding.scores.components)}",
             verdict.ablation,
             estimate(verdict.faithfulness),
-            f"{verdict.random.low:.2f} to {verdict.random.high:.2f}",
-            f"{verdict.random.p_value:.3f}",
+            f"{number(verdict.random.low)} to {number(verdict.random.high)}",
+            p_value(verdict.random.p_value),
             share(verdict.preferred),
             share(verdict.correct),
         )
@@ -171,8 +173,8 @@ def _overlaps(found: Discovery) -> Iterator[str]:
                 _number(o.jaccard),
                 _number(o.chance_jaccard),
                 _number(o.overlap_coefficient),
-                f"{o.p_value:.3f}",
-                "" if rank is None else f"{rank.rho:.2f} (p = {rank.p_value:.3f})",
+                p_value(o.p_value),
+                "" if rank is None else f"{rank.rho:.2f} (p {p_value(rank.p_value)})",
             )
         )
     header = (
