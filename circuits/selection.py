@@ -24,7 +24,6 @@ from circuits.errors import CircuitError
 from circuits.scores import Scores
 from circuits.statistics import adjust_pvalues, sign_flip_pvalues
 
-
 MOST_PERMUTATIONS = 500_000
 """Some seconds of work; past it, a level so low for so many components finds nothing significant."""
 
