@@ -177,7 +177,9 @@ class BridgeModel:
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
         }[site.kind]
 
-    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
+    def head_writer(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
         attention = self._bridge.blocks[layer].attn
         bias = getattr(attention, "b_O", None)
         if bias is None:
