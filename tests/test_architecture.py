@@ -71,7 +71,9 @@ def test_rich_is_imported_in_one_file_and_typer_by_the_command_line_alone() -> N
 
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
-    heavy = who_imports("torch", "numpy", "pandas", "scipy", "transformers", "sklearn", "networkx", at_top=True)
+    heavy = who_imports(
+        "torch", "numpy", "pandas", "scipy", "transformers", "sklearn", "networkx", at_top=True
+    )
     assert not {f for f in heavy if f.startswith("cli/") and not f.startswith("cli/report/")}
     assert not {f for f in who_imports("torch") if f.startswith("cli/report/")}
 
@@ -84,8 +86,12 @@ def test_tasks_need_no_torch_and_no_numpy() -> None:
 def test_the_library_prints_nothing() -> None:
     for path in FILES:
         if path.relative_to(ROOT).parts[0] == "circuits":
-            calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-            assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("print", "input")], path
+            calls = [
+                n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)
+            ]
+            assert not [
+                c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("print", "input")
+            ], path
 
 
 def test_weights_are_never_unpickled_unguarded() -> None:

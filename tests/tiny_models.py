@@ -18,7 +18,10 @@ from torch import Tensor
 from circuits.prompts import PromptPair
 
 NAMES = ("Mary", "John", "Tom", "Ann", "Sue", "Bob")
-WORDS = ("<bos>", "<unk>", *NAMES, *"When and went to the store gave a drink bag later Tommy , .".split())
+WORDS = (
+    "<bos>", "<unk>", *NAMES, "When", "and", "went", "to", "the", "store", "gave", "a", "drink", "bag", "later",
+    "Tommy", ",", ".",
+)  # fmt: skip
 CONTEXT = 24
 
 

@@ -47,7 +47,7 @@ def test_a_pair_as_the_model_reads_it(gpt2: BridgeModel) -> None:
     pair = replace(PAIR, positions={"S1": (9, 13), "S2": (33, 37), "END": (52, 53)}, negative="Tom went")
     tokens = tokenize_pair(gpt2, pair, "prompt 1")
     words = [gpt2.token_string(t) for t in tokens.clean]
-    assert words == "<bos> Mary and John went to the store , John gave a drink to".split()
+    assert " ".join(words) == "<bos> Mary and John went to the store , John gave a drink to"
     assert tokens.positions == {"S1": 3, "S2": 9, "END": 13}
     assert [words[i] for i in tokens.positions.values()] == ["John", "John", "to"]
     assert [gpt2.token_string(t) for t in (*tokens.answers, *tokens.distractors)] == ["Mary", "John"]
@@ -69,7 +69,9 @@ def test_unequal_lengths_name_the_pair_and_both_sides_tokens(gpt2: BridgeModel) 
 @pytest.mark.parametrize("side", ["answers", "distractors"])
 def test_an_answer_of_two_tokens_is_shown_split(gpt2: BridgeModel, side: str) -> None:
     message = _refusal(gpt2, **{side: (" Tom", " Sue Ann")})
-    assert f"prompt 2: {side[:-1]} ' Sue Ann' is 2 tokens for tiny-gpt2 ('Sue' 'Ann'); it must be 1." in message
+    assert (
+        f"prompt 2: {side[:-1]} ' Sue Ann' is 2 tokens for tiny-gpt2 ('Sue' 'Ann'); it must be 1." in message
+    )
 
 
 def test_an_answer_that_is_a_distractor_too_is_named(gpt2: BridgeModel) -> None:
@@ -89,7 +91,8 @@ def test_pairs_that_are_one_to_the_model_are_refused(gpt2: BridgeModel) -> None:
     """Two words that the vocabulary lacks are the same token, so the texts differ and the tokens do not."""
     message = _refusal(gpt2, clean="Zoe went to the", corrupt="Kim went to the")
     assert "prompt 2: clean and corrupt are the same tokens for tiny-gpt2" in message
-    assert "'Zoe went to the' and 'Kim went to the'" in message
+    assert "'Zoe went to the', 'Kim went to the'" in message
+    assert "are the same text" in _refusal(gpt2, corrupt=PAIR.clean)
 
 
 def test_callers_names_for_pairs_are_used(gpt2: BridgeModel) -> None:

@@ -97,7 +97,7 @@ def test_verdicts_are_of_the_judged_half(gpt2: BridgeModel) -> None:
     assert found.baseline.metric_clean.value == pytest.approx(np.mean(values), abs=1e-4)
 
 
-def _row(tokens: list[int]):  # noqa: ANN202
+def _row(tokens: list[int]):
     import torch
 
     return torch.tensor([tokens])
@@ -125,9 +125,7 @@ def test_the_smallest_rule_reads_faithfulness_off_the_discovery_half(gpt2: Bridg
     found = discover(gpt2, PAIRS, _plan(Recorder().method(), selection=Selection(target=100)))
     (finding,) = found.findings
     batches = make_batches(gpt2, [PAIRS[i] for i in found.halves.discovery])
-    at = bench(
-        gpt2, batches, logit_difference, "resample", played=gpt2.graph.components, means_from=batches
-    )
+    at = bench(gpt2, batches, logit_difference, "resample", played=gpt2.graph.components, means_from=batches)
     ranking = finding.scores.ranking()
     expected = at.faithfulness([ranking[:n] for n in range(1, 7)])
     np.testing.assert_allclose(finding.choice.curve, expected, atol=1e-4)
@@ -182,5 +180,5 @@ def test_errors_number_prompts_as_the_user_gave_them(gpt2: BridgeModel) -> None:
     from dataclasses import replace
 
     broken = [replace(p, answers=(" Zoe",)) if i == 8 else p for i, p in enumerate(PAIRS)]
-    with pytest.raises(PromptError, match="^prompt 9: answer ' Zoe'"):
+    with pytest.raises(PromptError, match=r"^prompt 9: answer ' Zoe'"):
         discover(gpt2, broken, _plan(Recorder().method()))

@@ -11,7 +11,16 @@ from tiny_models import prompt_pairs
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
-from circuits.evaluation import Bench, baseline, bench, judge, mean_estimate, random_circuits, ratio_estimate, six_things
+from circuits.evaluation import (
+    Bench,
+    baseline,
+    bench,
+    judge,
+    mean_estimate,
+    random_circuits,
+    ratio_estimate,
+    six_things,
+)
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel
 from circuits.patching import keep_masks, mean_donor, measure, resample_donor, zero_donor
@@ -143,6 +152,23 @@ def test_a_scale_without_length_is_refused(gpt2: BridgeModel) -> None:
             ask()
 
 
+def test_chance_runs_on_the_first_prompts_whatever_the_batches(gpt2: BridgeModel) -> None:
+    pairs = prompt_pairs(9)
+    firsts = []
+    for batch_size in (2, 64):
+        batches = make_batches(gpt2, pairs, batch_size=batch_size)
+        at = bench(
+            gpt2, batches, logit_difference, "resample", played=gpt2.graph.components, means_from=batches
+        )
+        firsts.append(at.first(4))
+        assert sorted(i for batch in firsts[-1].batches for i in batch.index) == [0, 1, 2, 3]
+        whole = at.outcome([SOME.nodes]).metric[0, :4]
+        np.testing.assert_allclose(firsts[-1].outcome([SOME.nodes]).metric[0], whole, atol=1e-5)
+    alone = judge(firsts[0], SOME, seed=0, n_random=4)
+    assert alone.random.n_prompts == alone.n_prompts == 4
+    assert alone.random.median == pytest.approx(judge(firsts[1], SOME, seed=0, n_random=4).random.median)
+
+
 def test_the_baseline_is_the_model_by_itself(gpt2: BridgeModel, halves: tuple) -> None:
     before = baseline(gpt2, halves[1], logit_difference, seed=0)
     for side, estimate in (("clean", before.metric_clean), ("corrupt", before.metric_corrupt)):
@@ -172,6 +198,6 @@ def test_a_ratio_whose_denominator_may_vanish_has_no_bounds() -> None:
 def test_progress_names_the_ablation(at: Bench) -> None:
     seen: list[tuple[str, int, int]] = []
     at.faithfulness([SOME.nodes], lambda *step: seen.append(step))
-    assert seen == [(f"judging, {at.ablation} ablation", i + 1, len(at.batches)) for i in range(len(at.batches))]
-
-
+    assert seen == [
+        (f"judging, {at.ablation} ablation", i + 1, len(at.batches)) for i in range(len(at.batches))
+    ]

@@ -127,18 +127,25 @@ def test_patching_a_node_is_the_same_patch_by_plain_hooks(
             node = model.graph.node(name)
             kind = "z" if node.kind == "head" else "mlp"
 
-            def change(value: Tensor, at: tuple = (kind, node.layer), head: int = node.index) -> Tensor:
-                if at[0] == "mlp":
-                    return donor[at]
-                value = value.clone()
-                value[:, :, head] = donor[at][:, :, head]
-                return value
-
+            change = _replacing(donor[kind, node.layer], node.index if kind == "z" else None)
             patched = _read(by_hand.logits(base, {(kind, node.layer): change}), batch)
             effect = unpatched - patched if direction == "noising" else patched - unpatched
             expected[rows, column] = effect.numpy()
     np.testing.assert_allclose(scores.samples, expected, atol=1e-4)
     assert np.abs(expected).max() > 0.05
+
+
+def _replacing(donor: Tensor, head: int | None) -> Callable[[Tensor], Tensor]:
+    """The whole value, or one head of z, becomes the donor's."""
+
+    def change(value: Tensor) -> Tensor:
+        if head is None:
+            return donor
+        value = value.clone()
+        value[:, :, head] = donor[:, :, head]
+        return value
+
+    return change
 
 
 def _read(logits: Tensor, batch: Batch) -> Tensor:

@@ -19,7 +19,7 @@ Tiny = Callable[[str], BridgeModel]
 MakeProblem = Callable[..., Problem]
 
 
-def _score(model: BridgeModel, problem: Problem, **options: object):  # noqa: ANN202
+def _score(model: BridgeModel, problem: Problem, **options: object):
     return METHOD.score(model, problem, METHOD.configure(options))
 
 

@@ -90,7 +90,9 @@ def test_weights_that_the_files_lack_are_no_random_numbers(copy: Path) -> None:
     """transformers only warns, and fills them at random."""
     weights = load_file(copy / "model.safetensors")
     lost = [name for name in weights if name.endswith("h.1.mlp.c_fc.weight")]
-    save_file({k: v for k, v in weights.items() if k not in lost}, copy / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if k not in lost}, copy / "model.safetensors", {"format": "pt"}
+    )
     assert lost[0] in refusal(copy)
     assert "lack 1 of the model's tensors" in refusal(copy)
 
@@ -122,7 +124,9 @@ def test_a_tokenizer_that_is_no_json_is_refused(copy: Path) -> None:
 
 
 def test_a_file_is_no_directory(copy: Path) -> None:
-    assert "is a file; --model takes the Hugging Face directory that holds it" in refusal(copy / "config.json")
+    assert "is a file; --model takes the Hugging Face directory that holds it" in refusal(
+        copy / "config.json"
+    )
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "../nowhere", "a/b/c"])
@@ -144,7 +148,7 @@ def test_an_unknown_hub_name_without_network_fails_soon_and_says_what_there_is(n
 
 
 def test_unknown_devices_and_dtypes_are_named(copy: Path) -> None:
-    with pytest.raises(CircuitError, match="no dtype 'float8'. Known: float32"):
+    with pytest.raises(CircuitError, match=r"no dtype 'float8'\. Known: float32"):
         load_model(str(copy), dtype="float8")
     with pytest.raises(CircuitError, match="Device 'gpu' cannot be used here"):
         load_model(str(copy), device="gpu")

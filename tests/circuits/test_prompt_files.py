@@ -13,7 +13,12 @@ from circuits.errors import PromptError
 from circuits.prompt_files import PromptLine, read_prompts
 from circuits.prompts import PromptPair
 
-GOOD = {"clean": "Tom saw Mary. Tom", "corrupt": "Tom saw Mary. Sue", "answers": [" a"], "distractors": [" b"]}
+GOOD = {
+    "clean": "Tom saw Mary. Tom",
+    "corrupt": "Tom saw Mary. Sue",
+    "answers": [" a"],
+    "distractors": [" b"],
+}
 
 
 def write(folder: Path, *lines: object) -> Path:

@@ -32,7 +32,11 @@ def test_every_method_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("activation-patchin", "activation-patching"), ("logit_attribution", "logit-attribution"), ("SAE", None)],
+    [
+        ("activation-patchin", "activation-patching"),
+        ("logit_attribution", "logit-attribution"),
+        ("SAE", None),
+    ],
 )
 def test_an_unknown_name_lists_what_there_is(typed: str, meant: str | None) -> None:
     with pytest.raises(UnknownNameError) as refusal:

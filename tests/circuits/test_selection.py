@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def _never(circuits: Sequence[Sequence[str]]) -> list[float]:
     raise AssertionError("this rule needs no faithfulness")
 
 
-def _select(scores: Scores, faithfulness=_never, **settings: object) -> Choice:  # noqa: ANN001
+def _select(scores: Scores, faithfulness=_never, **settings: object) -> Choice:
     return select(scores, Selection(**settings), seed=0, faithfulness=faithfulness)  # type: ignore[arg-type]
 
 
@@ -35,7 +36,7 @@ def test_top_n_lies_in_top_n_plus_one_and_holds_the_largest(values: list[float])
     scores = _scores(values)
     chosen = [set(_select(scores, rule="top", n=n).circuit.nodes) for n in range(1, len(NAMES) + 1)]
     assert [len(nodes) for nodes in chosen] == list(range(1, len(NAMES) + 1))
-    assert all(small < large for small, large in zip(chosen, chosen[1:], strict=False))
+    assert all(small < large for small, large in pairwise(chosen))
     size = dict(zip(NAMES, np.abs(values), strict=True))
     for nodes in chosen[:-1]:
         assert min(size[c] for c in nodes) >= max(size[c] for c in NAMES if c not in nodes)
@@ -104,12 +105,12 @@ def test_significance_needs_a_score_for_each_prompt() -> None:
         _select(trials, rule="significance")
 
 
-def _as_faithful_as(values: Sequence[float]):  # noqa: ANN202
+def _as_faithful_as(values: Sequence[float]):
     """Faithfulness by size of circuit, and a check that prefixes are asked for in order."""
 
     def faithfulness(circuits: Sequence[Sequence[str]]) -> list[float]:
         assert [len(c) for c in circuits] == list(range(1, len(circuits) + 1))
-        assert all(tuple(b[: len(a)]) == tuple(a) for a, b in zip(circuits, circuits[1:], strict=False))
+        assert all(tuple(b[: len(a)]) == tuple(a) for a, b in pairwise(circuits))
         return list(values[: len(circuits)])
 
     return faithfulness
@@ -131,7 +132,8 @@ def test_smallest_keeps_the_best_where_none_is_faithful_enough_and_says_so() -> 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"n": 0}, {"share": 0}, {"share": 1.5}, {"alpha": 1}, {"target": 0}, {"rule": "best"}, {"N": 1}]
+    "settings",
+    [{"n": 0}, {"share": 0}, {"share": 1.5}, {"alpha": 1}, {"target": 0}, {"rule": "best"}, {"N": 1}],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
