@@ -105,8 +105,10 @@ def tokenize_pair(model: Model, pair: PromptPair, where: str) -> TokenPair:
             f"  clean:   {_show(model, clean)}\n  corrupt: {_show(model, corrupt)}"
         )
     if clean == corrupt:
+        what = "text" if pair.clean == pair.corrupt else f"tokens for {model.name}"
         raise PromptError(
-            f"{where}: clean and corrupt are the same text, so nothing can be patched: {pair.clean!r}."
+            f"{where}: clean and corrupt are the same {what}, so nothing can be patched: "
+            f"{pair.clean!r}, {pair.corrupt!r}."
         )
     answers = _answer_tokens(model, pair.clean, pair.answers, "answer", where)
     distractors = _answer_tokens(model, pair.clean, pair.distractors, "distractor", where)

@@ -56,13 +56,15 @@ class Estimate:
     high: float
 
 
-def mean_estimate(samples: Float[np.ndarray, prompt], seed: int) -> Estimate:
+def mean_estimate(samples: Float[np.ndarray, "prompt"], seed: int) -> Estimate:
     """The mean over prompts."""
     low, high = bootstrap_interval(samples, seed=seed)
     return Estimate(float(samples.mean()), float(low), float(high))
 
 
-def ratio_estimate(part: Float[np.ndarray, prompt], whole: Float[np.ndarray, prompt], seed: int) -> Estimate:
+def ratio_estimate(
+    part: Float[np.ndarray, "prompt"], whole: Float[np.ndarray, "prompt"], seed: int
+) -> Estimate:
     """The ratio of means over prompts; the interval is unbounded where a resampled denominator is zero."""
     interval = bootstrap_ratio_interval(part, whole, seed=seed)
     low, high = interval or (-np.inf, np.inf)

@@ -16,8 +16,8 @@ from functools import cached_property
 from circuits.errors import CircuitError
 
 INPUT, LOGITS = "input", "logits"
-_HEAD = re.compile(r"a(\d+)\.h(\d+)")
-_MLP = re.compile(r"m(\d+)")
+_HEAD = re.compile(r"a(0|[1-9][0-9]*)\.h(0|[1-9][0-9]*)")
+_MLP = re.compile(r"m(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)

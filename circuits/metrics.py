@@ -27,14 +27,14 @@ def _pooled(values: Float[Tensor, "batch vocab"], tokens: Tokens, how: Callable[
 
 def logit_difference(
     logits: Float[Tensor, "batch vocab"], answers: Tokens, distractors: Tokens
-) -> Float[Tensor, batch]:
+) -> Float[Tensor, "batch"]:
     """Mean logit of the answers minus mean logit of the distractors, in logits."""
     return _pooled(logits, answers, torch.mean) - _pooled(logits, distractors, torch.mean)
 
 
 def probability_difference(
     logits: Float[Tensor, "batch vocab"], answers: Tokens, distractors: Tokens
-) -> Float[Tensor, batch]:
+) -> Float[Tensor, "batch"]:
     """Probability of the answers minus probability of the distractors, in -1..1."""
     probabilities = logits.softmax(-1)
     return _pooled(probabilities, answers, torch.sum) - _pooled(probabilities, distractors, torch.sum)
@@ -42,12 +42,12 @@ def probability_difference(
 
 def preferred(
     logits: Float[Tensor, "batch vocab"], answers: Tokens, distractors: Tokens
-) -> Bool[Tensor, batch]:
+) -> Bool[Tensor, "batch"]:
     """Whether the best answer has a higher logit than every distractor."""
     return _pooled(logits, answers, torch.amax) > _pooled(logits, distractors, torch.amax)
 
 
-def correct(logits: Float[Tensor, "batch vocab"], answers: Tokens) -> Bool[Tensor, batch]:
+def correct(logits: Float[Tensor, "batch vocab"], answers: Tokens) -> Bool[Tensor, "batch"]:
     """Whether the most likely token of the whole vocabulary is an answer."""
     best = logits.argmax(-1).tolist()
     return torch.tensor([b in ids for b, ids in zip(best, answers, strict=True)], device=logits.device)

@@ -50,11 +50,11 @@ class Unembedding:
     """
 
     weight: Float[Tensor, "d_model vocab"]
-    bias: Float[Tensor, vocab]
+    bias: Float[Tensor, "vocab"]
     eps: float
     subtracts_mean: bool
 
-    def scale(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, batch]:
+    def scale(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch"]:
         centred = x - x.mean(-1, keepdim=True) if self.subtracts_mean else x
         return (centred.pow(2).mean(-1) + self.eps).sqrt()
 
@@ -92,7 +92,9 @@ class Model(Protocol):
     ) -> Run:
         """One forward pass without gradients. Edits of a site happen before its capture."""
 
-    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
+    def head_writer(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
         """W_O by head, and the bias that attention adds once a layer (zero where there is none):
         attention writes sum_h z[h] @ W_O[h] + b_O."""
 

@@ -165,7 +165,7 @@ def _edits(
 
 def _replace(
     site: Site,
-    keep: Bool[Tensor, row * unit],
+    keep: Bool[Tensor, "row *unit"],
     donor: Donor,
     prompts: int,
     where: Bool[Tensor, "batch pos"] | None,

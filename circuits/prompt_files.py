@@ -73,7 +73,7 @@ class PromptLine(BaseModel):
 def read_prompts(path: Path) -> tuple[PromptPair, ...]:
     """The pairs of a JSON Lines file. Raises PromptError that names every bad line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise PromptError(f"Prompt file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -89,9 +89,12 @@ def read_prompts(path: Path) -> tuple[PromptPair, ...]:
                 problems.append(f"line {number}: no JSON ({error.msg} at column {error.colno})")
             except ValidationError as error:
                 problems.append(f"line {number}: {'; '.join(_reasons(error))}")
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
+                problems.append(f"line {number}: no JSON that can be read ({error})")
     if problems:
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise PromptError(f"{path} has {len(problems)} bad lines:\n  " + "\n  ".join(problems[:SHOWN]) + more)
+        count = f"{len(problems)} bad line{'s' if len(problems) > 1 else ''}"
+        raise PromptError(f"{path} has {count}:\n  " + "\n  ".join(problems[:SHOWN]) + more)
     if len(pairs) < 2:
         raise PromptError(
             f"{path} holds {len(pairs)} prompt pairs; at least 2 are needed, one to discover on and one to judge on. "

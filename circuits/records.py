@@ -98,7 +98,10 @@ def _pair(path: Path, number: int, line: str) -> PromptPair:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A CSV with a header and without the index."""
-    text = table.to_csv(index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
+    # Adding zero turns -0.0 into 0.0, which reads back as what it is.
+    text = table.to_csv(
+        index=False, float_format=lambda x: f"{x + 0.0:.{SIGNIFICANT_DIGITS}g}", lineterminator="\n"
+    )
     write_text(path, text)
 
 

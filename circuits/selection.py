@@ -14,6 +14,7 @@ component that matters only beside another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,9 @@ from circuits.errors import CircuitError
 from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import adjust_pvalues, sign_flip_pvalues
+
+MOST_PERMUTATIONS = 500_000
+"""Some seconds of work; past it, a level so low for so many components finds nothing significant."""
 
 
 class Selection(BaseModel):
@@ -109,10 +113,17 @@ def _significance(scores: Scores, selection: Selection, seed: int) -> Choice:
             f"{scores.method} has no score for each prompt, so significance cannot be tested. "
             "Select by --top, by --threshold, or by --smallest."
         )
-    p = adjust_pvalues(sign_flip_pvalues(scores.samples, seed=seed), selection.correction)
+    permutations = _permutations(len(scores.components), selection.alpha)
+    flipped = sign_flip_pvalues(scores.samples, permutations=permutations, seed=seed)
+    p = adjust_pvalues(flipped, selection.correction)
     kept = [c for c, value in zip(scores.components, p, strict=True) if value <= selection.alpha]
     rule = f"sign-flip permutation, {selection.correction} at {selection.alpha:g}"
     return Choice(_circuit(scores, kept, rule), bool(kept), "" if kept else "no component is significant")
+
+
+def _permutations(n_components: int, alpha: float) -> int:
+    """Enough for the smallest possible p-value to stay below alpha once corrected, within reason."""
+    return min(max(5000, math.ceil(2 * n_components / alpha)), MOST_PERMUTATIONS)
 
 
 def _smallest(scores: Scores, selection: Selection, faithfulness: Faithfulness) -> Choice:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from circuits.batches import Batch
 from circuits.errors import CircuitError, UnknownNameError
@@ -62,7 +63,9 @@ class Method:
         try:
             return self.options.model_validate({k.replace("-", "_"): v for k, v in settings.items()})
         except ValidationError as error:
-            problems = "; ".join(
-                f"{self.name}.{e['loc'][0]}: {e['msg']}, got {e['input']!r}" for e in error.errors()
-            )
-            raise CircuitError(problems) from None
+            raise CircuitError("; ".join(map(self._reason, error.errors()))) from None
+
+    def _reason(self, problem: ErrorDetails) -> str:
+        if not problem["loc"]:  # no single option is wrong, but what they say together
+            return f"{self.name}: {problem['msg'].removeprefix('Value error, ')}"
+        return f"{self.name}.{problem['loc'][0]}: {problem['msg']}, got {problem['input']!r}"

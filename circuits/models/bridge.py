@@ -41,7 +41,8 @@ def load_model(
     source = model if isinstance(model, ModelSource) else find_model(model)
     if dtype not in DTYPES:
         raise CircuitError(f"There is no dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
-    return BridgeModel(source, _boot(source.directory, _device(device), DTYPES[dtype]), prepend_bos)
+    bridge, tokenizer = _boot(source.directory, _device(device), DTYPES[dtype])
+    return BridgeModel(source, bridge, tokenizer, prepend_bos)
 
 
 def _device(name: str) -> torch.device:
@@ -56,17 +57,25 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The bridge, and the tokenizer as its files have it: the bridge gives its own a BOS token if it lacks one."""
     import transformers
     from transformer_lens.model_bridge import TransformerBridge
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+    # Absolute, for TransformerLens takes a relative path such as "opt" for its alias of a model on the hub.
+    place = str(directory.absolute())
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            bridge = TransformerBridge.boot_transformers(str(directory), device=str(device), dtype=dtype)
+            bridge = TransformerBridge.boot_transformers(
+                place, device=str(device), dtype=dtype, model_class=_WholeCheckpoint
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+    except ModelError:
+        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"TransformerLens cannot load {directory}: {reason}") from error
@@ -74,15 +83,32 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> Any:
     bridge.requires_grad_(False)
     if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
         torch.set_num_threads(1)
-    return bridge
+    return bridge, tokenizer
+
+
+class _WholeCheckpoint:
+    """Stands in for the class that loads: weights that the files lack are an error, not random numbers."""
+
+    @staticmethod
+    def from_pretrained(place: str, **settings: Any) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        model, found = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **settings)
+        if missing := sorted(found["missing_keys"]):
+            some = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            raise ModelError(
+                f"The weight files in {place} lack {len(missing)} of the model's tensors ({some}). "
+                "Copy or download the model again."
+            )
+        return model
 
 
 class BridgeModel:
     """The Model protocol over one TransformerBridge. directory: where its files lie."""
 
-    def __init__(self, source: ModelSource, bridge: Any, prepend_bos: bool = True) -> None:
+    def __init__(self, source: ModelSource, bridge: Any, tokenizer: Any, prepend_bos: bool = True) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
-        self._bridge, self._tokenizer, cfg = bridge, bridge.tokenizer, bridge.cfg
+        self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
         self.graph = Graph(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
@@ -154,7 +180,9 @@ class BridgeModel:
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
         }[site.kind]
 
-    def head_writer(self, layer: int) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, d_model]]:
+    def head_writer(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
         attention = self._bridge.blocks[layer].attn
         bias = getattr(attention, "b_O", None)
         if bias is None:

@@ -60,7 +60,7 @@ def test_the_file_holds_every_node_and_the_circuits_links() -> None:
 def test_every_key_has_its_own_id() -> None:
     text = to_graphml(
         ScoredCircuit(
-            Graph(1, 1, 1), Circuit(("m0",), "sae", "all"), {"m0": (1.0, 0.0)}, {("m0", "logits"): 1}
+            Graph(1, 1, 1), Circuit(("m0",), "sae", "all"), {"m0": (1.0, 0.0)}, {("m0", "logits"): 1.0}
         )
     )
     ids = [line.split('id="')[1].split('"')[0] for line in text.splitlines() if "<key" in line]

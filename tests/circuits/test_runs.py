@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from circuits import records, runs
@@ -308,6 +308,7 @@ def test_any_json_reads_back(tmp_path: Path, value: dict[str, Any]) -> None:
         st.tuples(st.text(min_size=1, max_size=8), st.floats(-1e9, 1e9), st.integers(-99, 99)), min_size=1
     )
 )
+@example(rows=[("", -0.0, 0)])
 def test_any_table_reads_back_to_nine_digits(tmp_path: Path, rows: list[tuple[str, float, int]]) -> None:
     table = pd.DataFrame(rows, columns=["name", "score", "count"])
     table["name"] = "n" + table["name"].str.replace("\x00", "").str.replace("\r", "")

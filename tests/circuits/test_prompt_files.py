@@ -1,0 +1,142 @@
+"""Prompt files: what is good is read, what is bad is named, all of it at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuits.errors import PromptError
+from circuits.prompt_files import PromptLine, read_prompts
+from circuits.prompts import PromptPair
+
+GOOD = {
+    "clean": "Tom saw Mary. Tom",
+    "corrupt": "Tom saw Mary. Sue",
+    "answers": [" a"],
+    "distractors": [" b"],
+}
+
+
+def write(folder: Path, *lines: object) -> Path:
+    path = folder / "mine.jsonl"
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(PromptError) as refused:
+        read_prompts(path)
+    return str(refused.value)
+
+
+def test_lines_become_pairs(tmp_path: Path) -> None:
+    full = GOOD | {"positions": {"O": [8, 12]}, "negative": "no", "template": "t", "key": "k"}
+    first, second = read_prompts(write(tmp_path, full, "", GOOD, "  "))
+    assert first == PromptPair(
+        GOOD["clean"], GOOD["corrupt"], (" a",), (" b",), {"O": (8, 12)}, "no", "t", "k"
+    )  # type: ignore[arg-type]
+    assert (second.positions, second.negative, second.template, second.key) == ({}, "", "", "")
+
+
+def test_single_strings_and_the_singular_are_taken(tmp_path: Path) -> None:
+    singular = {"clean": "x", "corrupt": "y", "answer": " a", "distractor": " b"}
+    plural = singular | {"answers": " a", "distractors": " b"}
+    del plural["answer"], plural["distractor"]
+    first, second = read_prompts(write(tmp_path, singular, plural))
+    assert first == second == PromptPair("x", "y", (" a",), (" b",))
+
+
+def test_positions_by_text_are_spans(tmp_path: Path) -> None:
+    first, _ = read_prompts(write(tmp_path, GOOD | {"positions": {"O": "Mary", "DOT": "."}}, GOOD))
+    assert first.positions == {"O": (8, 12), "DOT": (12, 13)}
+    assert [first.clean[a:b] for a, b in first.positions.values()] == ["Mary", "."]
+
+
+@given(st.text(min_size=1), st.text(min_size=1).filter(lambda text: text.strip()), st.data())
+def test_a_piece_that_occurs_once_is_found_where_it_is(before: str, piece: str, data: st.DataObject) -> None:
+    text = before + piece + data.draw(st.text())
+    line = {"clean": text, "corrupt": "x", "answers": "a", "distractors": "b", "positions": {"P": piece}}
+    if text.count(piece) == 1:
+        start, stop = PromptLine.model_validate(line).pair().positions["P"]
+        assert text[start:stop] == piece
+    else:
+        with pytest.raises(ValueError, match="occurs"):
+            PromptLine.model_validate(line)
+
+
+BAD = [
+    ("{", "no JSON"),
+    ("[1, 2]", "Input should be a valid dictionary"),
+    ("null", "Input should be a valid dictionary"),
+    ({"clean": "x"}, "corrupt: Field required"),
+    (GOOD | {"clean": ""}, "clean: String should have at least 1 character"),
+    (GOOD | {"answers": []}, "answers: Value should have at least 1 item"),
+    (GOOD | {"answers": [""]}, "answers: String should have at least 1 character"),
+    (GOOD | {"answers": 3}, "answers: Input should be a valid list"),
+    (GOOD | {"distractors": [1]}, "distractors: Input should be a valid string"),
+    (GOOD | {"corupt": "x"}, "corupt: Extra inputs are not permitted"),
+    (GOOD | {"positions": {"S": "Tom"}}, "position S: 'Tom' occurs 2 times in clean"),
+    (GOOD | {"positions": {"S": "Zoe"}}, "position S: 'Zoe' occurs 0 times in clean"),
+    (GOOD | {"positions": {"S": [3, 3]}}, "position S: [3, 3] is no span of clean (17 characters)"),
+    (GOOD | {"positions": {"S": [0, 18]}}, "position S: [0, 18] is no span of clean (17 characters)"),
+    (GOOD | {"positions": {"S": [-2, 1]}}, "position S: [-2, 1] is no span of clean (17 characters)"),
+    (GOOD | {"positions": {"S": 3}}, "positions: "),
+    (json.dumps(GOOD).replace(" a", "\\ud800"), "answers: Input should be a valid string"),
+    ('{"clean": ' + "9" * 5000 + "}", "no JSON that can be read"),
+    ("[" * 100_000, "no JSON that can be read"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD, ids=[reason[:30] for _, reason in BAD])
+def test_a_bad_line_is_named_with_its_number_and_its_reason(
+    tmp_path: Path, line: object, reason: str
+) -> None:
+    message = refusal(write(tmp_path, GOOD, "", line, GOOD))
+    assert "mine.jsonl has 1 bad line:" in message
+    assert "\n  line 3: " in message
+    assert reason in message
+
+
+def test_all_bad_lines_are_reported_at_once_up_to_ten(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, GOOD, *(["{"] * 14), GOOD))
+    assert "has 14 bad lines" in message
+    assert [f"line {n}:" in message for n in range(1, 17)] == [2 <= n <= 11 for n in range(1, 17)]
+    assert "... and 4 more" in message
+
+
+@pytest.mark.parametrize("lines", [(), ("", " "), (GOOD,)])
+def test_fewer_than_two_pairs_are_refused_with_an_example(tmp_path: Path, lines: tuple[object, ...]) -> None:
+    message = refusal(write(tmp_path, *lines))
+    assert f"holds {len([x for x in lines if x == GOOD])} prompt pair" in message
+    assert '{"clean": "..."' in message
+
+
+def test_bytes_that_are_no_utf8_are_located(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(b'{"clean": "caf\xe9"}')
+    assert "not UTF-8 text" in refusal(path)
+    assert "at byte 14" in refusal(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in refusal(tmp_path / "none.jsonl")
+    assert "cannot be read: Is a directory" in refusal(tmp_path)
+
+
+def test_files_as_windows_writes_them_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "windows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([json.dumps(GOOD).encode()] * 2) + b"\r\n")
+    assert len(read_prompts(path)) == 2
+
+
+def test_line_breaks_of_unicode_inside_a_text_break_no_line(tmp_path: Path) -> None:
+    odd = GOOD | {"clean": "Tom\u2028saw\x85it"}
+    text = "\n".join(json.dumps(odd, ensure_ascii=False) for _ in range(2))
+    path = tmp_path / "odd.jsonl"
+    path.write_text(text, encoding="utf-8")
+    assert [pair.clean for pair in read_prompts(path)] == [odd["clean"]] * 2

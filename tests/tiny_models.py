@@ -1,0 +1,217 @@
+"""Tiny random Hugging Face models of several families, with a tokenizer of whole words, and prompts for them.
+
+Every parameter is random, biases and norm gains too: what would be forgotten in folding or summing shows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.prompts import PromptPair
+
+NAMES = ("Mary", "John", "Tom", "Ann", "Sue", "Bob")
+WORDS = (
+    "<bos>", "<unk>", *NAMES, "When", "and", "went", "to", "the", "store", "gave", "a", "drink", "bag", "later",
+    "Tommy", ",", ".",
+)  # fmt: skip
+CONTEXT = 24
+
+
+@dataclass(frozen=True)
+class Family:
+    """architecture, config: names in transformers. attention_output, mlp: modules of layer {}.
+
+    What goes into attention_output is z with its heads side by side; what comes out of mlp is what the MLP writes
+    to the residual stream (a norm behind it included).
+    """
+
+    architecture: str
+    config: str
+    settings: dict[str, Any]
+    attention_output: str = "model.layers.{}.self_attn.o_proj"
+    mlp: str = "model.layers.{}.mlp"
+
+    def build(self) -> Any:
+        import transformers
+
+        special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+        config = getattr(transformers, self.config)(vocab_size=len(WORDS), **special, **self.settings)
+        torch.manual_seed(0)
+        model = getattr(transformers, self.architecture)(config).eval()
+        randomise(model)
+        return model
+
+
+def randomise(model: Any, seed: int = 1) -> None:
+    """Gives every parameter random values; gains stay near one, everything else near zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * noise)
+            else:
+                parameter.copy_(0.25 * noise)
+
+
+_SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+}
+_NEOX = ("gpt_neox.layers.{}.attention.dense", "gpt_neox.layers.{}.mlp")
+FAMILIES = {
+    "tiny-gpt2": Family(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 3, "n_head": 4},
+        "transformer.h.{}.attn.c_proj",
+        "transformer.h.{}.mlp",
+    ),
+    "tiny-llama": Family("LlamaForCausalLM", "LlamaConfig", _SHAPE | {"num_key_value_heads": 2}),
+    "tiny-neox": Family("GPTNeoXForCausalLM", "GPTNeoXConfig", _SHAPE | {"rotary_pct": 0.25}, *_NEOX),
+    "tiny-neox-serial": Family(
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        _SHAPE | {"rotary_pct": 0.5, "use_parallel_residual": False},
+        *_NEOX,
+    ),
+    # A norm gain that is stored as an offset from one, and head outputs wider than the model.
+    "tiny-gemma": Family(
+        "GemmaForCausalLM", "GemmaConfig", _SHAPE | {"num_key_value_heads": 1, "head_dim": 12}
+    ),
+    # Not additive: these normalise what components write; the first caps its logits as well.
+    "tiny-gemma2": Family(
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        _SHAPE | {"num_key_value_heads": 2, "head_dim": 8},
+        mlp="model.layers.{}.post_feedforward_layernorm",
+    ),
+    "tiny-olmo2": Family(
+        "Olmo2ForCausalLM",
+        "Olmo2Config",
+        _SHAPE | {"num_key_value_heads": 4},
+        mlp="model.layers.{}.post_feedforward_layernorm",
+    ),
+    # Additive, but the logits are scaled behind the unembedding.
+    "tiny-cohere": Family(
+        "CohereForCausalLM", "CohereConfig", _SHAPE | {"num_key_value_heads": 2, "logit_scale": 0.3}
+    ),
+}
+ADDITIVE = ("tiny-gpt2", "tiny-llama", "tiny-neox", "tiny-neox-serial", "tiny-gemma")
+
+
+def write_tokenizer(directory: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>"
+    ).save_pretrained(directory)
+
+
+def write_model(name: str, directory: Path) -> None:
+    """Saves the family called `name` with the tokenizer, as a user would."""
+    FAMILIES[name].build().save_pretrained(directory)
+    write_tokenizer(directory)
+
+
+def read_model(directory: Path) -> Any:
+    """The same files through transformers alone."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory).eval()
+
+
+_TEMPLATES = (
+    "When {A} and {B} went to the store, {S} gave a drink to",
+    "{B} and {A} went to the store. {S} gave a bag to",
+)
+
+
+def prompt_pairs(n: int, seed: int = 0, *, templates: int = 2) -> tuple[PromptPair, ...]:
+    """n distinct pairs of the kind of IOI (at most 30), of 15 and 14 tokens in turn; the longer name END too."""
+    drawn = random.Random(seed).sample(list(permutations(NAMES, 2)), n)
+    return tuple(_pair(right, wrong, i % templates) for i, (right, wrong) in enumerate(drawn))
+
+
+def _pair(right: str, wrong: str, template: int) -> PromptPair:
+    frame = _TEMPLATES[template]
+    clean, corrupt = (frame.format(A=right, B=wrong, S=s) for s in (wrong, right))
+    start = clean.rindex(wrong)
+    positions = {"S2": (start, start + len(wrong))}
+    if template == 0:
+        positions["END"] = (len(clean) - 1, len(clean))
+    return PromptPair(clean, corrupt, (f" {right}",), (f" {wrong}",), positions, template=str(template))
+
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Hooked:
+    """A plain transformers model with its z and MLP outputs in reach, to patch it without any of our code."""
+
+    model: Any
+    family: Family
+
+    def logits(self, tokens: Tensor, changes: dict[tuple[str, int], Change] | None = None) -> Tensor:
+        """Last logits; changes: ("z", layer) or ("mlp", layer) -> what to make of the value there.
+
+        z is passed as [batch, pos, head, d_head].
+        """
+        handles = [self._hook(kind, layer, change) for (kind, layer), change in (changes or {}).items()]
+        try:
+            with torch.no_grad():
+                return self.model(tokens).logits[:, -1]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def values(self, tokens: Tensor) -> dict[tuple[str, int], Tensor]:
+        """z and MLP outputs of every layer."""
+        seen: dict[tuple[str, int], Tensor] = {}
+
+        def keep(place: tuple[str, int]) -> Change:
+            def change(value: Tensor) -> Tensor:
+                seen[place] = value.clone()
+                return value
+
+            return change
+
+        places = [(kind, layer) for layer in range(self.n_layers) for kind in ("z", "mlp")]
+        self.logits(tokens, {place: keep(place) for place in places})
+        return seen
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def n_heads(self) -> int:
+        return int(self.model.config.num_attention_heads)
+
+    def _hook(self, kind: str, layer: int, change: Change) -> Any:
+        if kind == "mlp":
+            module = self.model.get_submodule(self.family.mlp.format(layer))
+            return module.register_forward_hook(lambda module, args, output: change(output))
+
+        def before(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            merged, *rest = args
+            split = merged.view(*merged.shape[:2], self.n_heads, -1)
+            return (change(split).reshape(merged.shape), *rest)
+
+        module = self.model.get_submodule(self.family.attention_output.format(layer))
+        return module.register_forward_pre_hook(before)
