@@ -142,7 +142,7 @@ class Polisher:
     def run(self, steps_scale: float = 1.0, n: int = 64) -> Lists:
         """All rounds. Returns the lists of the last one: the heads that each task runs through."""
         effects = measured_effects(self.network, self.words, self.rng, n)
-        lists = {task: strongest(effects[task], self.polish.widest) for task in FORMS}
+        lists = {task: strongest(effects[task], self.polish.widest[task]) for task in FORMS}
         for number, steps in enumerate(self.polish.rounds):
             if number:
                 lists = self._narrowed(lists, effects)
