@@ -199,7 +199,7 @@ def test_polishing_is_seeded_and_never_replaces_a_listed_head():
         rows=dict.fromkeys(POLISHES["strict-4l"].rows, 2),
         others={},
         rounds=(1, 1),
-        widest=3,
+        widest=dict.fromkeys(TASKS.names(), 3),
     )
 
     def polished():
