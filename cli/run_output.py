@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.records import plain, write_text
+from circuits.records import write_text
 from circuits.runs import write_records, writing_run
+from cli.run_records import circuit_record, edges_table, evaluation_record, links, nodes_table, run_record
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from circuits.discovery import Discovery, Finding
     from circuits.models.bridge import BridgeModel
     from circuits.scores import Scores
@@ -25,17 +18,12 @@ if TYPE_CHECKING:
 
 MANY = 60
 """Components above which a picture by position shows those of the circuit alone."""
-LIBRARIES = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
 
 
 def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, *, force: bool) -> None:
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
     from safetensors.numpy import save_file
 
-    from circuits.exchange.graphml import scored_circuit, to_graphml
-    from cli.report.drawing import drawing
-    from cli.report.figure import png, svg
-    from cli.report.heatmap import heatmap, position_heatmap
     from cli.report.markdown import report
 
     run = run_record(found, model, drawn)
@@ -50,41 +38,44 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
             evaluation=evaluation_record(found),
         )
         for finding in found.findings:
-            scores, circuit = finding.scores, finding.circuit
-            look: dict[str, Any] = {
-                "unit": unit(scores),
-                "signed": signed(scores),
-                "title": f"{scores.method}, {about(drawn, found)}",
-            }
-            (folder / f"heatmap-{scores.method}.png").write_bytes(
-                png(heatmap(found.graph, scores, circuit, **look))
-            )
-            if scores.by_position:
-                rows = circuit.nodes if len(scores.components) > MANY else None
-                figure = position_heatmap(scores, rows, circuit, **look)
-                (folder / f"positions-{scores.method}.png").write_bytes(png(figure))
-            for stem, tensors in scores.artifacts.items():
+            _draw_scores(folder, found, drawn, finding)
+            for stem, tensors in finding.scores.artifacts.items():
                 save_file(dict(tensors), folder / f"{stem}.safetensors")
-        first = found.findings[0]
-        shown = scored_circuit(found.graph, first.circuit, first.scores)
-        write_text(folder / "circuit.graphml", to_graphml(replace(shown, links=links(found, first))))
-        picture = drawing(
-            found.graph,
-            first.circuit,
-            first.scores,
-            links(found, first),
-            title=f"{first.scores.method}, {about(drawn, found)}",
-            unit=unit(first.scores),
-            signed=signed(first.scores),
-        )
-        (folder / "circuit.svg").write_bytes(svg(picture))
-        (folder / "circuit.png").write_bytes(png(picture))
+        _draw_circuit(folder, found, drawn)
         write_text(folder / "report.md", report(found, run))
 
 
-def about(drawn: Prompts, found: Discovery) -> str:
-    """The task and the model in a few words, for the titles of pictures."""
-    return f"{drawn.name} in {found.model}"
+def _draw_scores(folder: Path, found: Discovery, drawn: Prompts, finding: Finding) -> None:
+    from cli.report.figure import png
+    from cli.report.heatmap import heatmap, position_heatmap
+
+    scores, circuit = finding.scores, finding.circuit
+    look = _look(found, drawn, scores)
+    (folder / f"heatmap-{scores.method}.png").write_bytes(png(heatmap(found.graph, scores, circuit, **look)))
+    if scores.by_position:
+        rows = circuit.nodes if len(scores.components) > MANY else None
+        figure = position_heatmap(scores, rows, circuit, **look)
+        (folder / f"positions-{scores.method}.png").write_bytes(png(figure))
+
+
+def _draw_circuit(folder: Path, found: Discovery, drawn: Prompts) -> None:
+    """The first method's circuit as pictures and as GraphML."""
+    from circuits.exchange.graphml import scored_circuit, to_graphml
+    from cli.report.drawing import drawing
+    from cli.report.figure import png, svg
+
+    first = found.findings[0]
+    shown = scored_circuit(found.graph, first.circuit, first.scores)
+    write_text(folder / "circuit.graphml", to_graphml(replace(shown, links=links(found, first))))
+    look = _look(found, drawn, first.scores)
+    picture = drawing(found.graph, first.circuit, first.scores, links(found, first), **look)
+    (folder / "circuit.svg").write_bytes(svg(picture))
+    (folder / "circuit.png").write_bytes(png(picture))
+
+
+def _look(found: Discovery, drawn: Prompts, scores: Scores) -> dict[str, Any]:
+    title = f"{scores.method}, {drawn.name} in {found.model}"
+    return {"unit": unit(scores), "signed": signed(scores), "title": title}
 
 
 def unit(scores: Scores) -> str:
@@ -95,191 +86,6 @@ def unit(scores: Scores) -> str:
 def signed(scores: Scores) -> bool:
     """Whether the method's scores can be below zero at all (counts cannot)."""
     return bool(scores.details.get("signed", True))
-
-
-def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | None]:
-    """Legal links between the nodes of a circuit; the score is one that this or another method measured."""
-    measured: dict[tuple[str, str], float] = {}
-    for other in reversed(found.findings):
-        if other.scores.method != "sae" or other is finding:
-            measured.update(other.scores.links)
-    return {link: measured.get(link) for link in found.graph.links(finding.circuit.nodes)}
-
-
-def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
-    """run.json: what was asked for, on what, with what; everything that varies from run to run is under "cost"."""
-    import torch
-
-    from circuits.models.source import weights_hash
-    from circuits.probes import probe
-
-    plan = found.plan
-    text = "".join(json.dumps(plain(pair), ensure_ascii=False) for pair in found.prompts)
-    return {
-        "config": {
-            "task": drawn.name,
-            "form": drawn.form,
-            "corruption": drawn.corruption,
-            "model": found.model,
-            "methods": {method.name: options.model_dump() for method, options in plan.methods},
-            "metric": plan.metric,
-            "selection": plan.selection.model_dump(),
-            "pairs": len(found.prompts),
-            "batch_size": plan.batch_size,
-            "random_circuits": plan.n_random,
-            "seed": plan.seed,
-            "device": str(model.device),
-            "dtype": str(model.dtype).removeprefix("torch."),
-        },
-        "model": {
-            "name": found.model,
-            "weights_sha256": weights_hash(model.directory),
-            **asdict(found.graph),
-            "d_model": model.d_model,
-            "probes": asdict(probe(model, torch.tensor([model.tokenize(found.prompts[0].clean)[0]]))),
-        },
-        "prompts": {
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "discovery": list(found.halves.discovery),
-            "judged": list(found.halves.judged),
-            "rejected_words": dict(drawn.rejected),
-        },
-        "references": {name: sorted(heads) for name, heads in plan.references.items()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "cost": {
-            "seconds": {finding.scores.method: round(finding.seconds, 3) for finding in found.findings},
-            "peak_memory_bytes": _peak_memory(),
-        },
-    }
-
-
-def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def nodes_table(found: Discovery) -> pd.DataFrame:
-    """One row a method, component and position ("all" first)."""
-    import pandas as pd
-
-    return pd.DataFrame([row for finding in found.findings for row in _node_rows(found, finding)])
-
-
-def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]]:
-    from circuits.statistics import bootstrap_interval
-
-    scores = finding.scores
-    low, high = bootstrap_interval(scores.samples, seed=found.plan.seed)
-    rank = {component: n for n, component in enumerate(scores.ranking(), start=1)}
-    for i, component in enumerate(scores.components):
-        node = found.graph.node(component)
-        head = node.index if node.kind == "head" else None
-        about = {
-            "method": scores.method,
-            "component": component,
-            "kind": node.kind,
-            "layer": node.layer,
-            "head": head,
-        }
-        yield {
-            **about,
-            "position": "all",
-            "score": scores.values[i],
-            "stderr": scores.stderr[i],
-            "low": low[i],
-            "high": high[i],
-            "rank": rank[component],
-            "in_circuit": component in finding.circuit,
-        }
-        for position, values in scores.by_position.items():
-            yield {
-                **about,
-                "position": position,
-                "score": values[i],
-                "in_circuit": component in finding.circuit,
-            }
-
-
-def edges_table(found: Discovery) -> pd.DataFrame:
-    """One row a method and link: those inside its circuit, and all that the method measured."""
-    import pandas as pd
-
-    columns = ["method", "source", "target", "score", "in_circuit"]
-    rows: list[tuple[object, ...]] = []
-    for finding in found.findings:
-        inside = set(found.graph.links(finding.circuit.nodes))
-        listed = sorted({*inside, *finding.scores.links}, key=lambda pair: _place(found, pair))
-        measured = finding.scores.links
-        rows += [(finding.scores.method, *link, measured.get(link), link in inside) for link in listed]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _place(found: Discovery, link: tuple[str, str]) -> tuple[int, int]:
-    order = {name: i for i, name in enumerate((*found.graph.sources, "logits"))}
-    return order[link[0]], order[link[1]]
-
-
-def circuit_record(found: Discovery) -> dict[str, Any]:
-    """circuit.json: each method's circuit, the run's own first, with scores and what was measured of it."""
-    return {
-        "schema": "circuit/1",
-        "model": {"name": found.model, **asdict(found.graph)},
-        "circuits": [
-            {
-                "method": finding.scores.method,
-                "selection": finding.circuit.selection,
-                "selection_reached": finding.choice.reached,
-                "component_set": sorted({found.graph.node(c).kind for c in finding.scores.components}),
-                "nodes": [
-                    {"name": node, "score": finding.scores.of(node), "stderr": _stderr(finding, node)}
-                    for node in finding.circuit.nodes
-                ],
-                "edges": [
-                    {"source": source, "target": target, "score": score}
-                    for (source, target), score in links(found, finding).items()
-                ],
-                "evaluation": [asdict(verdict) for verdict in finding.verdicts],
-            }
-            for finding in found.findings
-        ],
-    }
-
-
-def _stderr(finding: Finding, node: str) -> float:
-    return float(finding.scores.stderr[finding.scores.components.index(node)])
-
-
-def evaluation_record(found: Discovery) -> dict[str, Any]:
-    """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
-    from circuits.evaluation import six_things
-
-    prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
-    return {
-        "baseline": asdict(found.baseline),
-        "methods": {
-            finding.scores.method: {
-                "selection": {
-                    "rule": finding.circuit.selection,
-                    "reached": finding.choice.reached,
-                    "note": finding.choice.note,
-                    "prefix": finding.choice.prefix,
-                    "discovery_curve": finding.choice.curve,
-                },
-                "verdicts": [
-                    {**asdict(v), "stated": six_things(v, finding.scores.components, found.graph, prompts)}
-                    for v in finding.verdicts
-                ],
-                "references": [asdict(known) for known in finding.matches],
-                "details": finding.scores.details,
-            }
-            for finding in found.findings
-        },
-        "overlaps": [asdict(pair) for pair in found.overlaps],
-    }
 
 
 def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:

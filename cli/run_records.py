@@ -1,0 +1,208 @@
+"""The records of a run: what stands in run.json, nodes.csv, edges.csv, circuit.json and evaluation.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from circuits.records import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from circuits.discovery import Discovery, Finding
+    from circuits.models.bridge import BridgeModel
+    from cli.prompt_source import Prompts
+
+LIBRARIES = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
+
+
+def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | None]:
+    """Legal links between the nodes of a circuit; the score is one that this or another method measured."""
+    measured: dict[tuple[str, str], float] = {}
+    for other in reversed(found.findings):
+        if other.scores.method != "sae" or other is finding:
+            measured.update(other.scores.links)
+    return {link: measured.get(link) for link in found.graph.links(finding.circuit.nodes)}
+
+
+def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
+    """run.json: what was asked for, on what, with what; everything that varies from run to run is under "cost"."""
+    import torch
+
+    from circuits.models.source import weights_hash
+    from circuits.probes import probe
+
+    plan = found.plan
+    text = "".join(json.dumps(plain(pair), ensure_ascii=False) for pair in found.prompts)
+    return {
+        "config": {
+            "task": drawn.name,
+            "form": drawn.form,
+            "corruption": drawn.corruption,
+            "model": found.model,
+            "methods": {method.name: options.model_dump() for method, options in plan.methods},
+            "metric": plan.metric,
+            "selection": plan.selection.model_dump(),
+            "pairs": len(found.prompts),
+            "batch_size": plan.batch_size,
+            "random_circuits": plan.n_random,
+            "seed": plan.seed,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
+        "model": {
+            "name": found.model,
+            "weights_sha256": weights_hash(model.directory),
+            **asdict(found.graph),
+            "d_model": model.d_model,
+            "probes": asdict(probe(model, torch.tensor([model.tokenize(found.prompts[0].clean)[0]]))),
+        },
+        "prompts": {
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "discovery": list(found.halves.discovery),
+            "judged": list(found.halves.judged),
+            "rejected_words": dict(drawn.rejected),
+        },
+        "references": {name: sorted(heads) for name, heads in plan.references.items()},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "cost": {
+            "seconds": {finding.scores.method: round(finding.seconds, 3) for finding in found.findings},
+            "peak_memory_bytes": _peak_memory(),
+        },
+    }
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def nodes_table(found: Discovery) -> pd.DataFrame:
+    """One row a method, component and position ("all" first)."""
+    import pandas as pd
+
+    return pd.DataFrame([row for finding in found.findings for row in _node_rows(found, finding)])
+
+
+def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]]:
+    from circuits.statistics import bootstrap_interval
+
+    scores = finding.scores
+    low, high = bootstrap_interval(scores.samples, seed=found.plan.seed)
+    rank = {component: n for n, component in enumerate(scores.ranking(), start=1)}
+    for i, component in enumerate(scores.components):
+        node = found.graph.node(component)
+        head = node.index if node.kind == "head" else None
+        about = {
+            "method": scores.method,
+            "component": component,
+            "kind": node.kind,
+            "layer": node.layer,
+            "head": head,
+        }
+        yield {
+            **about,
+            "position": "all",
+            "score": scores.values[i],
+            "stderr": scores.stderr[i],
+            "low": low[i],
+            "high": high[i],
+            "rank": rank[component],
+            "in_circuit": component in finding.circuit,
+        }
+        for position, values in scores.by_position.items():
+            yield {
+                **about,
+                "position": position,
+                "score": values[i],
+                "in_circuit": component in finding.circuit,
+            }
+
+
+def edges_table(found: Discovery) -> pd.DataFrame:
+    """One row a method and link: those inside its circuit, and all that the method measured."""
+    import pandas as pd
+
+    columns = ["method", "source", "target", "score", "in_circuit"]
+    rows: list[tuple[object, ...]] = []
+    for finding in found.findings:
+        inside = set(found.graph.links(finding.circuit.nodes))
+        listed = sorted({*inside, *finding.scores.links}, key=lambda pair: _place(found, pair))
+        measured = finding.scores.links
+        rows += [(finding.scores.method, *link, measured.get(link), link in inside) for link in listed]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _place(found: Discovery, link: tuple[str, str]) -> tuple[int, int]:
+    order = {name: i for i, name in enumerate((*found.graph.sources, "logits"))}
+    return order[link[0]], order[link[1]]
+
+
+def circuit_record(found: Discovery) -> dict[str, Any]:
+    """circuit.json: each method's circuit, the run's own first, with scores and what was measured of it."""
+    return {
+        "schema": "circuit/1",
+        "model": {"name": found.model, **asdict(found.graph)},
+        "circuits": [
+            {
+                "method": finding.scores.method,
+                "selection": finding.circuit.selection,
+                "selection_reached": finding.choice.reached,
+                "component_set": sorted({found.graph.node(c).kind for c in finding.scores.components}),
+                "nodes": [
+                    {"name": node, "score": finding.scores.of(node), "stderr": _stderr(finding, node)}
+                    for node in finding.circuit.nodes
+                ],
+                "edges": [
+                    {"source": source, "target": target, "score": score}
+                    for (source, target), score in links(found, finding).items()
+                ],
+                "evaluation": [asdict(verdict) for verdict in finding.verdicts],
+            }
+            for finding in found.findings
+        ],
+    }
+
+
+def _stderr(finding: Finding, node: str) -> float:
+    return float(finding.scores.stderr[finding.scores.components.index(node)])
+
+
+def evaluation_record(found: Discovery) -> dict[str, Any]:
+    """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
+    from circuits.evaluation import six_things
+
+    prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
+    return {
+        "baseline": asdict(found.baseline),
+        "methods": {
+            finding.scores.method: {
+                "selection": {
+                    "rule": finding.circuit.selection,
+                    "reached": finding.choice.reached,
+                    "note": finding.choice.note,
+                    "prefix": finding.choice.prefix,
+                    "discovery_curve": finding.choice.curve,
+                },
+                "verdicts": [
+                    {**asdict(v), "stated": six_things(v, finding.scores.components, found.graph, prompts)}
+                    for v in finding.verdicts
+                ],
+                "references": [asdict(known) for known in finding.matches],
+                "details": finding.scores.details,
+            }
+            for finding in found.findings
+        },
+        "overlaps": [asdict(pair) for pair in found.overlaps],
+    }
