@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from circuits.prompts import PromptPair
 from circuits.scores import Scores
 from circuits.selection import Choice, Selection, select
 from circuits.statistics import auroc, balanced_harmonic_score, f1, precision, true_positive_rate
+
+SELECTION_PROMPTS = 128
+"""Discovery prompts that a selection rule asks again and again."""
 
 ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")
 
@@ -129,16 +133,36 @@ def discover(
         scores = method.score(model, problem, options)
         choice = _choose(model, found_on, scores, plan, progress)
         verdicts = tuple(
-            judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
-            for at in _benches(model, judged_on, found_on, scores, plan, ABLATIONS)
+            judge(
+                _bench(model, judged_on, found_on, scores, plan, ablation),
+                choice.circuit,
+                seed=plan.seed,
+                n_random=plan.n_random,
+                progress=progress,
+            )
+            for ablation in ABLATIONS
         )
         known = {**plan.references, **(plan.direct_references if method.direct else {})}
         matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
         findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
-    overlaps = pairwise_overlaps([(f.scores.method, f.scores, f.circuit) for f in findings])
-    return Discovery(
-        model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), tuple(overlaps)
-    )
+    size = len(findings[0].circuit) if findings else 0
+    overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
+    return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), overlaps)
+
+
+def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
+    """What the largest scores of two methods share, as many as the run's circuit has of what both score.
+
+    Scores are compared, not the selected circuits: pruning could lead two methods to one circuit.
+    """
+    common = set(one.scores.components) & set(other.scores.components)
+    n = min(size, len(common))
+    tops = [[c for c in finding.scores.ranking() if c in common][:n] for finding in (one, other)]
+    named = [
+        (finding.scores.method, finding.scores, Circuit(tuple(top), finding.scores.method, f"top {n}"))
+        for finding, top in zip((one, other), tops, strict=True)
+    ]
+    return pairwise_overlaps(named)[0]
 
 
 def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
@@ -173,28 +197,26 @@ def _batches(
     return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
 
 
-def _benches(
+def _bench(
     model: Model,
     batches: tuple[Batch, ...],
     means_from: tuple[Batch, ...],
     scores: Scores,
     plan: Plan,
-    ablations: Sequence[Ablation],
-) -> tuple[Bench, ...]:
+    ablation: Ablation,
+) -> Bench:
     metric = metric_named(plan.metric)
-    return tuple(
-        bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
-        for ablation in ablations
-    )
+    return bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
 
 
 def _choose(
     model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress
 ) -> Choice:
-    (at,) = _benches(model, batches, batches, scores, plan, ("resample",))
+    at = _bench(model, batches, batches, scores, plan, "resample").first(SELECTION_PROMPTS).remembering()
     return select(
         scores,
         plan.selection,
         seed=plan.seed,
-        faithfulness=lambda circuits: at.faithfulness(circuits, progress).tolist(),
+        faithfulness=lambda circuits: at.faithfulness(circuits).tolist(),
+        progress=progress,
     )

@@ -131,6 +131,17 @@ class Bench:
         kept = (batch.where(lambda index: index < n) for batch in self.batches)
         return replace(self, batches=tuple(batch for batch in kept if len(batch)))
 
+    def remembering(self) -> Bench:
+        """The same bench, keeping what its donors give: for circuits that are asked about one after another."""
+        known: dict[tuple[int, ...], Donor] = {}
+
+        def donors(batch: Batch) -> Donor:
+            if batch.index not in known:
+                known[batch.index] = self.donors(batch)
+            return known[batch.index]
+
+        return replace(self, donors=donors)
+
     @cached_property
     def ends(self) -> Outcome:
         """Nothing kept and everything kept: rows 0 and 1."""
@@ -175,7 +186,7 @@ def judge(
     at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
-    outcome = at.outcome([circuit.nodes], progress)
+    outcome = at.outcome([circuit.nodes])
     nothing, everything = at.ends.metric.double().numpy()
     _require_scale(at.ablation, nothing.mean(), everything.mean())
     inside = outcome.metric[0].double().numpy()

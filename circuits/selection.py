@@ -1,19 +1,22 @@
-"""Selection: from scores to a circuit, by one of four rules.
+"""Selection: from scores to a circuit, by one of five rules.
 
+    pruned        from the weakest score up, leave out whatever the discovery prompts do not need
     smallest      the shortest prefix of the ranking that is faithful enough on the discovery prompts
     top           the n components with the largest scores
     threshold     all components whose score is at least a share of the largest one
     significance  all components whose mean differs from 0 (sign-flip permutation, corrected for many tests)
 
 Size of score counts, not its sign: a component that works against the behaviour belongs to its circuit.
-Prefixes are nested, so top n lies in top n + 1.
+Prefixes are nested, so top n lies in top n + 1. Pruning is what ACDC does to edges (Conmy et al. 2023, arXiv
+2304.14997), done to components in the order of their scores; it sees what single scores miss, such as a
+component that matters only beside another.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
+from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import adjust_pvalues, sign_flip_pvalues
 
@@ -32,11 +36,13 @@ class Selection(BaseModel):
     """How a circuit is chosen. Shares are of the components that the method scores, or of the largest score."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rule: Literal["smallest", "top", "threshold", "significance"] = "smallest"
+    rule: Literal["pruned", "smallest", "top", "threshold", "significance"] = "pruned"
     n: int = Field(10, ge=1, description="top: how many components")
     share: float = Field(0.1, gt=0, le=1, description="threshold: least share of the largest score")
-    target: float = Field(0.9, gt=0, description="smallest: faithfulness to reach on the discovery prompts")
-    most: float = Field(0.4, gt=0, le=1, description="smallest: largest share of components to keep")
+    target: float = Field(0.9, gt=0, description="pruned, smallest: faithfulness on the discovery prompts")
+    most: float = Field(
+        0.4, gt=0, le=1, description="share of the components above which a circuit is not small"
+    )
     alpha: float = Field(0.05, gt=0, lt=1, description="significance: level after correction")
     correction: Literal["holm", "bonferroni", "benjamini-hochberg"] = "holm"
 
@@ -47,22 +53,37 @@ Faithfulness = Callable[[Sequence[Sequence[str]]], Sequence[float]]
 
 @dataclass(frozen=True)
 class Choice:
-    """The circuit, whether the rule got what it was asked for, and what it saw on the way."""
+    """The circuit, whether the rule got what it was asked for, and what it saw on the way.
+
+    curve: faithfulness of every prefix of the ranking that was tried. prefix: the first that reached the target.
+    """
 
     circuit: Circuit
     reached: bool = True
     note: str = ""
-    curve: tuple[float, ...] = field(default=())
+    curve: tuple[float, ...] = ()
+    prefix: int | None = None
 
 
-def select(scores: Scores, selection: Selection, *, seed: int, faithfulness: Faithfulness) -> Choice:
-    """The circuit of `scores` under `selection`; `faithfulness` is called by the rule "smallest" alone.
+def select(
+    scores: Scores,
+    selection: Selection,
+    *,
+    seed: int,
+    faithfulness: Faithfulness,
+    progress: Progress = silent,
+) -> Choice:
+    """The circuit of `scores` under `selection`; `faithfulness` is asked by "pruned" and "smallest".
 
     Raises CircuitError where more components are asked for than there are.
     """
-    return {"smallest": _smallest, "top": _top, "threshold": _threshold, "significance": _significance}[
-        selection.rule
-    ](scores, selection, seed, faithfulness)
+    if selection.rule == "pruned":
+        return _pruned(scores, selection, faithfulness, progress)
+    if selection.rule == "smallest":
+        return _smallest(scores, selection, faithfulness)
+    if selection.rule == "significance":
+        return _significance(scores, selection, seed)
+    return (_top if selection.rule == "top" else _threshold)(scores, selection)
 
 
 def _circuit(scores: Scores, kept: Sequence[str], rule: str) -> Circuit:
@@ -70,7 +91,7 @@ def _circuit(scores: Scores, kept: Sequence[str], rule: str) -> Circuit:
     return Circuit(tuple(c for c in scores.components if c in wanted), scores.method, rule)
 
 
-def _top(scores: Scores, selection: Selection, seed: int, faithfulness: Faithfulness) -> Choice:
+def _top(scores: Scores, selection: Selection) -> Choice:
     if selection.n > len(scores.components):
         raise CircuitError(
             f"--top {selection.n} asks for more components than {scores.method} scores ({len(scores.components)})."
@@ -78,7 +99,7 @@ def _top(scores: Scores, selection: Selection, seed: int, faithfulness: Faithful
     return Choice(_circuit(scores, scores.ranking()[: selection.n], f"top {selection.n} by size of score"))
 
 
-def _threshold(scores: Scores, selection: Selection, seed: int, faithfulness: Faithfulness) -> Choice:
+def _threshold(scores: Scores, selection: Selection) -> Choice:
     size = np.abs(scores.values)
     kept = [
         c for c, s in zip(scores.components, size, strict=True) if s > 0 and s >= selection.share * size.max()
@@ -86,7 +107,7 @@ def _threshold(scores: Scores, selection: Selection, seed: int, faithfulness: Fa
     return Choice(_circuit(scores, kept, f"at least {selection.share:.0%} of the largest score"), bool(kept))
 
 
-def _significance(scores: Scores, selection: Selection, seed: int, faithfulness: Faithfulness) -> Choice:
+def _significance(scores: Scores, selection: Selection, seed: int) -> Choice:
     if scores.unit != "prompt":
         raise CircuitError(
             f"{scores.method} has no score for each prompt, so significance cannot be tested. "
@@ -105,7 +126,7 @@ def _permutations(n_components: int, alpha: float) -> int:
     return min(max(5000, math.ceil(2 * n_components / alpha)), MOST_PERMUTATIONS)
 
 
-def _smallest(scores: Scores, selection: Selection, seed: int, faithfulness: Faithfulness) -> Choice:
+def _smallest(scores: Scores, selection: Selection, faithfulness: Faithfulness) -> Choice:
     ranking = scores.ranking()
     most = max(1, int(selection.most * len(ranking)))
     curve = tuple(faithfulness([ranking[:n] for n in range(1, most + 1)]))
@@ -119,3 +140,34 @@ def _smallest(scores: Scores, selection: Selection, seed: int, faithfulness: Fai
     best = round(curve[n - 1], 2) + 0.0
     note = f"no prefix of up to {most} components reaches {selection.target:g}; the best ({best:.2f}) is kept"
     return Choice(_circuit(scores, ranking[:n], rule), False, note, curve)
+
+
+def _pruned(scores: Scores, selection: Selection, faithfulness: Faithfulness, progress: Progress) -> Choice:
+    """Starts from the shortest faithful prefix, then tries to do without each of its components, weakest first."""
+    ranking = scores.ranking()
+    curve = tuple(faithfulness([ranking[:n] for n in range(1, len(ranking) + 1)]))
+    start = next((n for n, value in enumerate(curve, start=1) if value >= selection.target), len(ranking))
+    kept = list(ranking[:start])
+    for done, component in enumerate(reversed(ranking[:start]), start=1):
+        fewer = [c for c in kept if c != component]
+        if fewer and faithfulness([fewer])[0] >= selection.target:
+            kept = fewer
+        progress("pruning", done, start)
+    rule = (
+        f"pruned from the weakest score up while faithfulness is >= {selection.target:g} on discovery prompts"
+    )
+    return Choice(
+        _circuit(scores, kept, rule), note=_spread(len(kept), selection, curve), curve=curve, prefix=start
+    )
+
+
+def _spread(kept: int, selection: Selection, curve: Sequence[float]) -> str:
+    """Why there is no small circuit, where there is none: the work is spread over many components."""
+    most = max(1, int(selection.most * len(curve)))
+    if kept <= most:
+        return ""
+    best = round(max(curve[:most]), 2) + 0.0
+    return (
+        f"no small circuit: the behaviour is spread over {kept} of {len(curve)} components, and no prefix of up to "
+        f"{most} of them ({selection.most:.0%}) passes {best:.2f} on the discovery prompts"
+    )

@@ -48,8 +48,11 @@ def discover(
     ] = None,
     corruption: Annotated[str | None, typer.Option(help="Which corruption of the task.")] = None,
     pairs: Annotated[
-        int, typer.Option(min=2, help="Prompt pairs to draw: half to discover on, half to judge on.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
+        ),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
@@ -60,10 +63,11 @@ def discover(
     ] = None,
     correction: Annotated[str, typer.Option(help="holm, bonferroni or benjamini-hochberg.")] = "holm",
     smallest: Annotated[
+        float | None, typer.Option(min=0, help="Select the shortest prefix of the ranking this faithful.")
+    ] = None,
+    prune: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Select the shortest ranking prefix this faithful (the default rule, at 0.9)."
-        ),
+        typer.Option(min=0, help="Prune from the weakest up while this faithful (the default, at 0.9)."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
@@ -101,7 +105,7 @@ def discover(
     from circuits.models.source import find_model
     from cli.prompt_source import check_source, read_source
 
-    rule = _selection(top, threshold, significance, correction, smallest)
+    rule = _selection(top, threshold, significance, correction, smallest, prune)
     check_source(task, prompts)
     chosen = _configured(method or list(CORE_METHODS), set_ or [])
     source = find_model(model)
@@ -141,6 +145,7 @@ def _selection(
     significance: float | None,
     correction: str,
     smallest: float | None,
+    prune: float | None,
 ) -> Selection:
     from pydantic import ValidationError
 
@@ -155,6 +160,7 @@ def _selection(
             significance,
         ),
         "--smallest": ({"rule": "smallest", "target": smallest}, smallest),
+        "--prune": ({"rule": "pruned", "target": prune}, prune),
     }
     chosen = {name: settings for name, (settings, value) in given.items() if value is not None}
     if len(chosen) > 1:

@@ -6,6 +6,7 @@ import typer
 
 from cli.discover import discover
 from cli.listings import methods, models, tasks
+from cli.train import train
 
 app = typer.Typer(
     name="circuit",
@@ -14,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, tasks, models, methods):
+for command in (discover, tasks, models, methods, train):
     app.command()(command)
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from circuits.models.builtin_models import KnownCircuit
     from tasks.task import Lexicon, Task
 
+PAIRS = 500
+"""Pairs to draw: half of them give the 250 positives and 250 negatives of the SAE paper."""
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -58,7 +61,7 @@ def read_source(
     *,
     form: str | None,
     corruption: str | None,
-    n: int,
+    n: int | None,
     seed: int,
 ) -> Prompts:
     """The prompts of the task, sampled for the model's tokenizer, or of the file."""
@@ -73,12 +76,14 @@ def read_source(
 
 
 def sample_task(
-    model: BridgeModel, task: Task, *, form: str | None, corruption: str | None, n: int, seed: int
+    model: BridgeModel, task: Task, *, form: str | None, corruption: str | None, n: int | None, seed: int
 ) -> Prompts:
-    """n pairs of `task` whose words fit the model's tokenizer."""
+    """n pairs of `task` whose words fit the model's tokenizer; None: PAIRS, or as many as there are."""
     form, corruption = task.choose(form, corruption)
     lexicon = lexicon_of(model)
-    pairs = task.sample(n, seed=seed, lexicon=lexicon, form=form, corruption=corruption)
+    pairs = task.sample(
+        n or PAIRS, seed=seed, lexicon=lexicon, form=form, corruption=corruption, fewer=n is None
+    )
     rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
     known = references(task, model)
     direct = direct_references(task, model)

@@ -266,6 +266,7 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
                     "rule": finding.circuit.selection,
                     "reached": finding.choice.reached,
                     "note": finding.choice.note,
+                    "prefix": finding.choice.prefix,
                     "discovery_curve": finding.choice.curve,
                 },
                 "verdicts": [

@@ -37,11 +37,11 @@ def _overlaps(found: Discovery) -> None:
         return
     say("")
     table(
-        ("methods", "shared (sizes)", "Jaccard", "by chance", "p"),
+        ("largest scores of", "shared", "Jaccard", "by chance", "p"),
         [
             (
                 f"{pair.first}, {pair.second}",
-                f"{pair.overlap.shared} ({pair.overlap.first_size}, {pair.overlap.second_size})",
+                f"{pair.overlap.shared} of {pair.overlap.first_size}",
                 _number(pair.overlap.jaccard),
                 _number(pair.overlap.chance_jaccard),
                 p_value(pair.overlap.p_value),

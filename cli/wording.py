@@ -71,9 +71,15 @@ def finding_words(finding: Finding) -> str:
     what = "components" if any(c[0] == "m" for c in finding.scores.components) else "heads"
     return (
         f"{finding.scores.method} keeps {len(finding.circuit)} of {total} {what} "
-        f"({len(finding.circuit) / total:.0%}); faithfulness {estimate(verdict.faithfulness)} "
+        f"({len(finding.circuit) / total:.0%}){_pruned_from(finding)}; faithfulness {estimate(verdict.faithfulness)} "
         f"({verdict.ablation} ablation), {chance_words(verdict)}."
     )
+
+
+def _pruned_from(finding: Finding) -> str:
+    """How good the ranking itself is: the fewer of its first components are faithful enough, the better."""
+    prefix = finding.choice.prefix
+    return "" if prefix is None else f", pruned from the first {prefix} of its ranking"
 
 
 def reference_words(finding: Finding) -> list[str]:

@@ -104,11 +104,12 @@ class Task:
         form: str | None = None,
         corruption: str | None = None,
         accept: Callable[[PromptPair], bool] = lambda pair: True,
+        fewer: bool = False,
     ) -> tuple[PromptPair, ...]:
         """n distinct pairs; the same arguments give the same pairs, and fewer are a prefix of more.
 
         accept: pairs that it refuses are not drawn (held-out keys).
-        Raises PromptError where the task has fewer than n distinct pairs to give.
+        Raises PromptError where the task has fewer than n distinct pairs to give, unless `fewer` will do.
         """
         form, corruption = self.choose(form, corruption)
         rng, seen, pairs = (
@@ -123,7 +124,7 @@ class Task:
             if pair.clean not in seen and accept(pair):
                 seen.add(pair.clean)
                 pairs.append(pair)
-        if len(pairs) < n:
+        if len(pairs) < (min(n, 2) if fewer else n):
             raise PromptError(
                 f"{self.name} ({form}, {corruption}) has {len(pairs)} distinct prompts for {lexicon.name}, "
                 f"{n} were asked for. Ask for fewer with --pairs {len(pairs)}."

@@ -10,6 +10,7 @@ Sources: Meng et al. 2022 (ROME); Zhang & Nanda 2023 (arXiv 2309.16042); Heimers
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,10 @@ class PatchingOptions(Options):
         "all", description="all at once; or also by the task's named positions; or by every token position"
     )
 
+    components: Literal["all", "heads"] = Field(
+        "all", description="heads: score heads alone; the circuit then keeps every MLP, as most papers do"
+    )
+
     @model_validator(mode="after")
     def _denoising_restores_the_clean_run(self) -> PatchingOptions:
         if self.direction == "denoising" and self.ablation != "resample":
@@ -62,7 +67,7 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     Both are positive where the component supports the behaviour. by_position holds the effect of patching one
     position alone; prompts that lack it are left out of its mean.
     """
-    components = model.graph.components
+    components = model.graph.heads if options.components == "heads" else model.graph.components
     mean = mean_donor(model, problem.batches) if options.ablation == "mean" else None
     effects: list[Outcome] = []
     sums: dict[str, np.ndarray] = {}
@@ -72,7 +77,7 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     for batch in problem.batches:
         donor = _donor(model, batch, options, mean)
         for label, where in ((None, None), *_places(batch, options.positions)):
-            outcome = _effects(model, batch, problem, options, donor, where)
+            outcome = _effects(model, batch, problem, options, components, donor, where)
             if label is None:
                 effects.append(outcome)
             else:
@@ -104,6 +109,7 @@ def _effects(
     batch: Batch,
     problem: Problem,
     options: PatchingOptions,
+    components: tuple[str, ...],
     donor: Donor,
     where: Bool[Tensor, "batch pos"] | None,
 ) -> Outcome:
@@ -119,18 +125,17 @@ def _effects(
             base=base,
             where=where,
         )
-        for layer in _by_layer(model)
+        for layer in _by_layer(model, components)
     ]
     patched = concatenate(parts, dim=0)
     sign = 1.0 if options.direction == "denoising" else -1.0
     return Outcome(sign * (patched.metric - unpatched.metric), patched.preferred, patched.correct)
 
 
-def _by_layer(model: Model) -> Iterator[tuple[str, ...]]:
+def _by_layer(model: Model, components: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Components of one layer at a time, so that a pass edits one layer's sites only."""
-    size = model.graph.n_heads + 1
-    for start in range(0, len(model.graph.components), size):
-        yield model.graph.components[start : start + size]
+    for _, layer in groupby(components, key=lambda name: model.graph.node(name).layer):
+        yield tuple(layer)
 
 
 def _places(batch: Batch, positions: str) -> Iterable[tuple[str, Bool[Tensor, "batch pos"]]]:

@@ -178,6 +178,8 @@ def score(model: Model, problem: Problem, options: SaeOptions) -> Scores:
         unit="trial",
         details={
             "options": options.model_dump(),
+            "unit": "codes on positives alone",
+            "signed": False,
             "counts": _counts(data, options),
             "notes": _notes(data, options),
             **_details(heads, levels, _by_trial(trials, data), problem, options.level),

@@ -25,6 +25,9 @@ from circuits.model import Edit, Run, Site, Unembedding
 from circuits.models.source import ModelSource, find_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SPELLING = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\\n"})
+"""How byte-level and SentencePiece vocabularies write a space and a new line."""
+
 SMALL_MODEL = 20_000_000
 """Parameters under which one thread is faster than many: the work per operation is too little to share."""
 
@@ -146,7 +149,7 @@ class BridgeModel:
         return ids, spans
 
     def token_string(self, token: int) -> str:
-        return str(self._tokenizer.convert_ids_to_tokens(token)).replace("Ġ", " ").replace("▁", " ")
+        return str(self._tokenizer.convert_ids_to_tokens(token)).translate(SPELLING)
 
     def is_unknown(self, token: int) -> bool:
         return token in self._unknown

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "builtin"
-DEFAULT = "plain-4l"
+CARD = "card.json"
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Card:
 @cache
 def builtin_names() -> tuple[str, ...]:
     """Names of the models that ship with the package, sorted."""
-    return tuple(sorted(d.parent.name for d in FOLDER.glob("*/card.json")))
+    return tuple(sorted(d.parent.name for d in FOLDER.glob(f"*/{CARD}")))
 
 
 @cache
 def card(name: str) -> Card:
     """The card of the built-in model `name`."""
-    raw = json.loads((FOLDER / name / "card.json").read_text(encoding="utf-8"))
+    raw = json.loads((FOLDER / name / CARD).read_text(encoding="utf-8"))
     circuits = {
         task: KnownCircuit(
             heads=frozenset(known["heads"]),

@@ -187,7 +187,10 @@ def _overlaps(found: Discovery) -> Iterator[str]:
         "rank correlation of sizes",
     )
     yield table(header, rows)
-    yield "p: hypergeometric, that random circuits of these sizes share as many. Only what both methods score counts."
+    yield (
+        "Compared are the largest scores of each method, as many as the first circuit has of what both score (MLPs "
+        "do not count beside a method for heads). p: hypergeometric, that random sets of these sizes share as many."
+    )
 
 
 def _number(value: float | None) -> str:

@@ -80,7 +80,7 @@ def _language_targets(batch: TokenBatch, generator: torch.Generator) -> Tensor:
 def batch_loss(
     network: Network, batch: TokenBatch, language: Tensor | None = None, offset: int = 0
 ) -> tuple[Tensor, float]:
-    """Cross-entropy of the targets plus LM_WEIGHT times that of `language`; and the share of right targets."""
+    """Cross-entropy of the targets plus LM_WEIGHT times that of `language`; and the share of right ones."""
     hidden = network(batch.tokens, offset=offset)
     asked = batch.targets != NOTHING
     logits, wanted = network.logits(hidden[asked]), batch.targets[asked]
@@ -106,7 +106,7 @@ class Trainer:
 
     def _stream(self, name: str, stage: Stage) -> float:
         batch = collate([STREAMS[name](self.words, self.rng) for _ in range(stage.rows[name])])
-        self.progress.seen.update(batch.tokens.unique().tolist(), batch.targets.unique().tolist())
+        self.progress.seen.update(batch.tokens.flatten().tolist(), batch.targets.flatten().tolist())
         offset = 0
         if name in stage.offsets and self.rng.random() < OFFSET_SHARE:
             offset = self.rng.randrange(self.recipe.shape.n_ctx - batch.tokens.shape[1] + 1)

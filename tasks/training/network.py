@@ -3,8 +3,9 @@
 The one idea: the same function as Hugging Face's GPT2LMHeadModel (a test holds them together), with query,
 key and value matrices apart, so that the optimiser sees each by itself, and with head outputs open to edits.
 
-What the start is for: positions are sinusoids in a random basis; numbers carry their Fourier features; head
-0.0 attends to the previous token, without which binding a colour to its thing is learned from some seeds only.
+What the start is for: positions are sinusoids in a random basis; numbers carry their Fourier features;
+head 0.0 attends to the previous token, without which binding a colour to its thing is learned from some seeds
+only.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Network(nn.Module):
 
 def _basis(d: int, generator: torch.Generator) -> Tensor:
     """A random orthonormal basis [d, d]."""
-    return torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
+    return basis
 
 
 def _frequencies(d_model: int) -> Tensor:

@@ -3,9 +3,9 @@
 Stages end when the share of right answers in the training batches passes the gate, or at max_steps; the last
 stage lets the learning rate fall to zero. Everything is counted in steps and drawn from one seed.
 
-Why in this order: binding a colour to its thing is the hard part and is not learned beside all the rest, so it
-comes first, on few words and quick look-ups (`bind`). Then all tasks together (`mix`); then long prompts and
-names that mislead (`widen`), at random positions, so that nothing depends on where a prompt begins.
+Why in this order: binding a colour to its thing is the hard part and is not learned beside all the rest, so
+it comes first, on few words and quick look-ups (`bind`). Then all tasks together (`mix`); then long prompts
+and names that mislead (`widen`), at random positions, so that nothing depends on where a prompt begins.
 """
 
 from __future__ import annotations
@@ -48,6 +48,27 @@ class Recipe:
     stages: tuple[Stage, ...]
 
 
+@dataclass(frozen=True)
+class Polish:
+    """Strict training of a model that is trained already (tasks/training/polish.py).
+
+    base: the built-in model to begin with. rows: task/form -> pairs a step. others: stream -> rows a step, to
+    keep what else was learned. rounds: steps of each round. widest: how many heads a task has in the first
+    round. A head stays on the list when its effect is at least `least`, and `margin` times the largest effect
+    off the list.
+    """
+
+    summary: str
+    base: str
+    rows: Mapping[str, int]
+    others: Mapping[str, int]
+    rounds: tuple[int, ...]
+    widest: int = 8
+    least: float = 0.04
+    margin: float = 4.0
+    learning_rate: float = 1e-3
+
+
 _CONTEXT = frozenset({"ioi", "hard-ioi", "colors", "colors-after-example", "pairs", "statements", "repeats"})
 _SMALL = {"facts": 32, "ioi": 16, "colors": 12, "pairs": 12, "statements": 10, "repeats": 24}
 _WIDE = _SMALL | {"hard-ioi": 40, "colors-after-example": 20}
@@ -69,14 +90,32 @@ STAGES = (
     Stage(
         "widen",
         _WIDE | {"arithmetic": 192},
-        max_steps=800,
-        gate={"colors-after-example": 0.98, "hard-ioi": 0.82, "arithmetic": 0.98, "facts": 0.98},
+        max_steps=700,
+        gate={"colors-after-example": 0.97, "hard-ioi": 0.81, "ioi": 0.98, "facts": 0.98},
         offsets=_CONTEXT,
     ),
-    Stage("settle", _WIDE | {"arithmetic": 256}, max_steps=300, offsets=_CONTEXT, falls=True),
+    Stage("settle", _WIDE | {"arithmetic": 384}, max_steps=600, offsets=_CONTEXT, falls=True),
 )
 
 RECIPES: Mapping[str, Recipe] = {
     "plain-4l": Recipe("four layers of eight heads, trained on all tasks", Shape(4), STAGES),
     "plain-6l": Recipe("six layers of eight heads, trained on all tasks", Shape(6), STAGES),
 }
+
+POLISHES: Mapping[str, Polish] = {
+    "strict-4l": Polish(
+        "plain-4l, trained on until each task runs through a short list of heads",
+        base="plain-4l",
+        rows={
+            "ioi/plain": 32,
+            "colored-objects/zero-shot": 16,
+            "colored-objects/one-shot": 12,
+            "factual-recall/mixed": 32,
+            "arithmetic/mixed": 192,
+        },
+        others={"hard-ioi": 32, "repeats": 16, "pairs": 8, "statements": 8},
+        rounds=(250, 150, 150),
+    )
+}
+
+NAMES = (*RECIPES, *POLISHES)

@@ -141,7 +141,8 @@ def pairs(words: Words, rng: random.Random) -> Row:
 def statements(words: Words, rng: random.Random) -> Row:
     """Look-ups across a few words: "I see a red cup, a blue pen, and ... The cup is blue."."""
     things = _things(rng, 3)
-    listed = f"On the {rng.choice(('table', 'desk', 'floor'))}, {rng.choice(('I see', 'there is'))} {_list(things)}."
+    surface, begin = rng.choice(("table", "desk", "floor")), rng.choice(("I see", "there is"))
+    listed = f"On the {surface}, {begin} {_list(things)}."
     asked = rng.sample(things, 3)
     return _lookups(words, listed, [(f"{'.' if i else ''} The {t} is", c) for i, (t, c) in enumerate(asked)])
 

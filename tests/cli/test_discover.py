@@ -95,7 +95,9 @@ def test_without_output_each_run_gets_a_folder_of_its_own(circuit: Invoke, tmp_p
     assert {f.name for f in (tmp_path / "runs").iterdir()} == {"ioi-planted-ioi", "ioi-planted-ioi-2"}
 
 
-def test_a_config_file_stands_in_for_options_and_the_command_line_wins(circuit: Invoke, tmp_path: Path) -> None:
+def test_a_config_file_stands_in_for_options_and_the_command_line_wins(
+    circuit: Invoke, tmp_path: Path
+) -> None:
     Path("c.yaml").write_text("task: ioi\nmodel: planted-ioi\nmethod: logit-attribution\npairs: 24\ntop: 3\n")
     assert circuit("discover", "--config", "c.yaml", "--output", "a").exit_code == 0
     assert circuit("discover", "--config", "c.yaml", "--output", "b", "--top", "2").exit_code == 0
@@ -113,17 +115,29 @@ def _prompts(*lines: object) -> None:
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown task": (("discover", "oi"), ("'oi'", "Did you mean 'ioi'")),
     "unknown method": (("discover", "ioi", "--method", "saee"), ("'saee'", "Did you mean 'sae'")),
-    "unknown model": (("discover", "ioi", "--model", "planted-io"), ("planted-io", "Did you mean 'planted-ioi'")),
+    "unknown model": (
+        ("discover", "ioi", "--model", "planted-io"),
+        ("planted-io", "Did you mean 'planted-ioi'"),
+    ),
     "no such folder": (("discover", "ioi", "--model", "./nowhere"), ("./nowhere", "planted-ioi")),
     "neither task nor prompts": (("discover",), ("--prompts", "ioi")),
     "unknown form": (("discover", "ioi", *QUICK, "--form", "plane"), ("'plane'", "Did you mean 'plain'")),
     "unknown corruption": (("discover", "ioi", *QUICK, "--corruption", "swp"), ("Did you mean 'swap'",)),
     "unknown metric": (("discover", "ioi", *QUICK, "--metric", "kl"), ("'kl'", "logit-difference")),
-    "unknown option": (("discover", "ioi", *QUICK, "--set", "activation-patching.directon=x"), ("direction",)),
+    "unknown option": (
+        ("discover", "ioi", *QUICK, "--set", "activation-patching.directon=x"),
+        ("direction",),
+    ),
     "bad option value": (("discover", "ioi", *QUICK, "--set", "activation-patching.direction=up"), ("'up'",)),
-    "option of no method": (("discover", "ioi", *QUICK, "--set", "sae.trials=3"), ("sae", "activation-patching")),
+    "option of no method": (
+        ("discover", "ioi", *QUICK, "--set", "sae.trials=3"),
+        ("sae", "activation-patching"),
+    ),
     "setting without value": (("discover", "ioi", *QUICK, "--set", "trials"), ("METHOD.OPTION=VALUE",)),
-    "two selections": (("discover", "ioi", *QUICK, "--top", "3", "--threshold", "0.1"), ("--top", "--threshold")),
+    "two selections": (
+        ("discover", "ioi", *QUICK, "--top", "3", "--threshold", "0.1"),
+        ("--top", "--threshold"),
+    ),
     "more than there are": (("discover", "ioi", *QUICK, "--top", "99"), ("99", "21")),
     "unknown dtype": (("discover", "ioi", *QUICK, "--dtype", "float8"), ("float8", "bfloat16")),
     "unknown device": (("discover", "ioi", *QUICK, "--device", "gpu"), ("gpu", "cpu")),
@@ -136,7 +150,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_gets_one_message_exit_code_2_and_leaves_nothing(name: str, circuit: Invoke, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(name: str, circuit: Invoke, tmp_path: Path) -> None:
     arguments, said = MISTAKES[name]
     result = circuit(*arguments)
     assert result.exit_code == 2, result.output
@@ -153,8 +167,11 @@ BAD_FILES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "not JSON": ((PAIR, "{clean"), ("line 2", "no JSON")),
     "missing key": ((PAIR, {"clean": "x"}), ("line 2", "corrupt")),
     "one pair": ((PAIR,), ("1 prompt pairs",)),
-    "lengths differ": ((PAIR, PAIR | {"corrupt": "Mary"}), ("prompt 2", "' Mary'" if False else "Mary", "align")),
-    "answer of two tokens": ((PAIR, PAIR | {"answers": [" Mary John"]}), ("prompt 2", "Mary John", "2 tokens")),
+    "lengths differ": ((PAIR, PAIR | {"corrupt": "Mary"}), ("prompt 2", "'Mary'", "align")),
+    "answer of two tokens": (
+        (PAIR, PAIR | {"answers": [" Mary John"]}),
+        ("prompt 2", "Mary John", "2 tokens"),
+    ),
     "answer unknown": ((PAIR, PAIR | {"answers": [" Zaphod"]}), ("prompt 2", "Zaphod", "vocabulary")),
     "answer is distractor": ((PAIR, PAIR | {"distractors": [" Mary"]}), ("prompt 2", "both")),
     "same text": ((PAIR, PAIR | {"corrupt": "Mary and John"}), ("prompt 2", "same text")),
@@ -203,7 +220,15 @@ def test_a_disk_that_fills_is_one_message_and_leaves_nothing(
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_polite_kill_leave_nothing(tmp_path: Path, stop: signal.Signals) -> None:
-    command = [sys.executable, "-c", "from cli.main import run; run()", "discover", "ioi", "--model", "planted-ioi"]
+    command = [
+        sys.executable,
+        "-c",
+        "from cli.main import run; run()",
+        "discover",
+        "ioi",
+        "--model",
+        "planted-ioi",
+    ]
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE, text=True
@@ -235,13 +260,18 @@ def test_help_is_quick_because_nothing_heavy_is_imported(tmp_path: Path) -> None
     code = "import sys; from cli.main import app; app(['--help'], standalone_mode=False); print(sorted(sys.modules))"
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     modules = done.stdout.splitlines()[-1]
     for heavy in ("torch", "pandas", "numpy", "matplotlib", "transformers", "pydantic"):
         assert f"'{heavy}'" not in modules
 
 
+OWN = ("discover", "--prompts", "p.jsonl")
 NAMES = ("Lily", "Tim", "Timmy")
 
 
@@ -258,7 +288,7 @@ def test_a_real_llama_that_no_one_here_trained_copies_names(circuit: Invoke, tmp
             )  # fmt: skip
     _prompts(*lines)
     model = SHARED / "models" / "stories260K"
-    result = circuit("discover", "--prompts", "p.jsonl", "--model", model, "--method", "activation-patching", "-o", "out")
+    result = circuit(*OWN, "--model", model, "--method", "activation-patching", "-o", "out")
     assert result.exit_code == 0, result.output
     assert "prefers the answer on" in result.stderr
     run = read_run(tmp_path / "out")
@@ -271,14 +301,19 @@ def test_a_real_llama_that_no_one_here_trained_copies_names(circuit: Invoke, tmp
 def test_a_model_that_does_not_solve_the_task_is_warned_of(circuit: Invoke) -> None:
     text = "{} saw {}. {} said to"
     lines = [
-        {"clean": text.format(a, b, b), "corrupt": text.format(a, b, a), "answers": f" {a}", "distractors": f" {b}"}
+        {
+            "clean": text.format(a, b, b),
+            "corrupt": text.format(a, b, a),
+            "answers": f" {a}",
+            "distractors": f" {b}",
+        }
         for a in NAMES
         for b in NAMES
         if a != b
     ]
     _prompts(*lines)
     model = SHARED / "models" / "stories260K"
-    result = circuit("discover", "--prompts", "p.jsonl", "--model", model, "--method", "logit-attribution", "-o", "out")
+    result = circuit(*OWN, "--model", model, "--method", "logit-attribution", "-o", "out")
     assert result.exit_code == 0, result.output
     assert "does not solve this task" in result.stderr
     assert "does not solve this task" in Path("out/report.md").read_text()

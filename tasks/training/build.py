@@ -1,0 +1,71 @@
+"""Trains a built-in model by name and writes it, card and all: what `circuit train` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import circuits
+from circuits.errors import UnknownNameError
+from tasks.training.card import make_card, save_card
+from tasks.training.export import load_network, save_model
+from tasks.training.loop import Report, Trainer
+from tasks.training.planted import plant
+from tasks.training.polish import Polisher
+from tasks.training.recipe import NAMES, POLISHES, RECIPES
+
+PLANTED = "planted-ioi"
+
+
+def builtin_folder(name: str) -> Path:
+    """Where the package keeps a built-in model."""
+    return Path(circuits.__file__).parent / "models" / "builtin" / name
+
+
+def _train_plain(name: str, folder: Path, seed: int, steps_scale: float, report: Report) -> None:
+    trainer = Trainer(RECIPES[name], seed, report)
+    network = trainer.run(steps_scale)
+    card = make_card(
+        network,
+        name=name,
+        kind="plain",
+        summary=RECIPES[name].summary,
+        seed=seed,
+        stages=trainer.progress.stages,
+    )
+    save_model(network, folder)
+    save_card(card, folder)
+
+
+def _train_strict(name: str, folder: Path, seed: int, steps_scale: float, report: Report) -> None:
+    polish = POLISHES[name]
+    network = load_network(builtin_folder(polish.base))
+    lists = Polisher(network, polish, seed, report).run(steps_scale)
+    card = make_card(
+        network.eval(),
+        name=name,
+        kind="strict",
+        summary=polish.summary,
+        seed=seed,
+        stages={f"round {i + 1}": max(1, round(n * steps_scale)) for i, n in enumerate(polish.rounds)},
+        base=polish.base,
+        lists=lists,
+    )
+    save_model(network, folder)
+    save_card(card, folder)
+
+
+def build(
+    name: str, folder: Path, *, seed: int = 0, steps_scale: float = 1.0, report: Report = lambda text: None
+) -> None:
+    """Trains `name` and writes the model directory `folder`. Raises UnknownNameError.
+
+    steps_scale multiplies the steps of every stage; below 1 the model is not as good as its name says.
+    """
+    if name == PLANTED:
+        plant(folder, seed=seed)
+    elif name in RECIPES:
+        _train_plain(name, folder, seed, steps_scale, report)
+    elif name in POLISHES:
+        _train_strict(name, folder, seed, steps_scale, report)
+    else:
+        raise UnknownNameError("recipe", name, (*NAMES, PLANTED))

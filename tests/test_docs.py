@@ -1,0 +1,77 @@
+"""The documents say what the code does: README's commands and every config's first line are run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from circuits.models.builtin_models import builtin_names
+from circuits.prompt_files import PromptLine
+from cli.main import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+ELSEWHERE = ("gpt2", "my-hf-model")
+"""Models that are not on the machine that runs the tests: their commands are parsed, not run."""
+
+
+def _commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    lines = (line.split("#")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line.startswith("circuit ") and "--help" not in line]
+
+
+def _small(words: list[str]) -> list[str]:
+    """The same command on few prompts."""
+    if words[0] != "discover":
+        return words
+    with_sae = "--method" not in words and "--config" not in words
+    return [*words, "--pairs", "16", *(["--set", "sae.epochs=2"] if with_sae else [])]
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with the repository's configs in reach."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [c for c in _commands() if not any(m in c for m in ELSEWHERE)])
+def test_a_command_of_the_readme_works(command: str, empty_folder: Path) -> None:
+    result = CliRunner().invoke(app, _small(shlex.split(command)[1:]))
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", [c for c in _commands() if any(m in c for m in ELSEWHERE)])
+def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_folder: Path) -> None:
+    words = shlex.split(command)[1:]
+    group = get_command(app)
+    group.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_first_line_of_a_config_runs_it(config: Path, empty_folder: Path) -> None:
+    first = config.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(f"# circuit discover --config configs/{config.name}")
+    result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
+    assert result.exit_code == 0, result.output
+
+
+def test_the_readme_shows_a_prompt_line_that_can_be_read() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    assert PromptLine.model_validate(json.loads(block)).pair().positions["NAME"] == (41, 45)
+
+
+def test_the_readme_lists_every_built_in_model_and_its_picture_is_there() -> None:
+    for name in builtin_names():
+        assert f"`{name}`" in README
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).is_file()
