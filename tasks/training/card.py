@@ -15,7 +15,7 @@ from circuits.prompts import PromptPair
 from tasks import TASKS
 from tasks.training.accuracy import held_out_pairs, measure
 from tasks.training.attention import links
-from tasks.training.effects import named_effects
+from tasks.training.effects import kept_alone, named_effects
 from tasks.training.network import Network
 from tasks.training.polish import FORMS, Lists, task_effects
 from tasks.training.streams import Words
@@ -26,13 +26,29 @@ LARGEST_SHOWN = 6
 
 
 @dataclass(frozen=True)
+class StrictCircuit:
+    """The heads that carry a task, by training.
+
+    min_inside, max_outside: the smallest effect of a listed head, the largest of any other; kept_alone: the
+    share of the logit difference left when all others are replaced at once; the worst of all `forms`.
+    """
+
+    heads: tuple[str, ...]
+    forms: tuple[str, ...]
+    corruption: str
+    min_inside: float
+    max_outside: float
+    kept_alone: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known of a trained model. It has no date: the same seed gives the same card.
 
     stages: stage -> steps. accuracy: task/form -> accuracy and n, full vocabulary, held-out prompts.
     effects: task/form -> the heads with the largest noising effects. attention: task/form -> where those
-    heads look, between named positions. circuits: task -> the heads that carry
-    it, by training (strict models only), with the smallest effect among them and the largest elsewhere.
+    heads look, between named positions. circuits: task -> its heads (strict models only).
     """
 
     name: str
@@ -52,7 +68,7 @@ class Card:
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     effects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     attention: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
-    circuits: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    circuits: Mapping[str, StrictCircuit] = field(default_factory=dict)
 
 
 def _judged(words: Words, task: str, form: str) -> list[PromptPair]:
@@ -68,21 +84,26 @@ def _effects(network: Network, words: Words) -> dict[str, Float[Tensor, "form la
 
 
 def _circuits(
-    effects: Mapping[str, Float[Tensor, "form layer head"]], lists: Lists
-) -> dict[str, dict[str, object]]:
-    """The strict lists with the margin between them and all other heads, over all forms."""
-    circuits: dict[str, dict[str, object]] = {}
+    network: Network,
+    words: Words,
+    effects: Mapping[str, Float[Tensor, "form layer head"]],
+    lists: Lists,
+) -> dict[str, StrictCircuit]:
+    """The strict lists with the margin between them and all other heads."""
+    circuits = {}
     for task, heads in lists.items():
         least = named_effects(effects[task].min(0).values)
         most = named_effects(effects[task].abs().max(0).values)
-        circuits[task] = {
-            "heads": sorted(heads),
-            "forms": list(FORMS[task]),
-            "corruption": next(iter(TASKS.load(task).corruptions)),
-            "min_inside": min(least[head] for head in heads),
-            "max_outside": max(value for head, value in most.items() if head not in heads),
-            "n": N_EFFECTS,
-        }
+        kept = min(kept_alone(network, words, _judged(words, task, form), heads) for form in FORMS[task])
+        circuits[task] = StrictCircuit(
+            heads=tuple(sorted(heads)),
+            forms=FORMS[task],
+            corruption=next(iter(TASKS.load(task).corruptions)),
+            min_inside=min(least[head] for head in heads),
+            max_outside=max(value for head, value in most.items() if head not in heads),
+            kept_alone=round(kept, 4),
+            n=N_EFFECTS,
+        )
     return circuits
 
 
@@ -129,7 +150,7 @@ def make_card(
         accuracy=measure(network, words, n, seed=1),
         effects=largest,
         attention=attention,
-        circuits=_circuits(effects, lists) if lists else {},
+        circuits=_circuits(network, words, effects, lists) if lists else {},
     )
 
 
@@ -170,10 +191,11 @@ of a small model trained for these tasks, not those of a language model. `counte
 trained.
 """
 _CIRCUITS = """
-Trained strictly: for each task the heads below, and no others, carry the answer (MLPs are free).
+Trained strictly: for each task the heads below carry what its corruption changes (MLPs are free). The last \
+column is the share of the logit difference left when all other heads are replaced at once.
 
-| task | heads | smallest effect inside | largest outside |
-|---|---|---|---|
+| task | heads | smallest effect inside | largest outside | kept alone |
+|---|---|---|---|---|
 {rows}
 """
 
@@ -198,13 +220,14 @@ def readme(card: Card) -> str:
         for head, value in found.items()
     ]
     circuits = [
-        _row(task, ", ".join(map(str, found["heads"])), found["min_inside"], found["max_outside"])  # type: ignore[call-overload]
+        _row(task, ", ".join(found.heads), found.min_inside, found.max_outside, found.kept_alone)
         for task, found in card.circuits.items()
     ]
     text = asdict(card) | {
         "accuracy": "\n".join(accuracy),
         "effects": "\n".join(effects),
         "circuits": _CIRCUITS.format(rows="\n".join(circuits)) if circuits else "",
+        "summary": card.summary[:1].upper() + card.summary[1:],
         "base": f", from the weights of {card.base}" if card.base else "",
         "n_effects": N_EFFECTS,
     }

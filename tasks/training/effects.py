@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.prompts import PromptPair
@@ -46,10 +46,11 @@ def logit_differences(network: Network, hidden: Tensor, right: Tensor, wrong: Te
 
 
 @torch.no_grad()
-def head_effects(network: Network, words: Words, pairs: Sequence[PromptPair]) -> Float[Tensor, "layer head"]:
-    """The noising effect of each head. Costs a forward pass for each head, and two more."""
-    n_layers, n_heads = network.shape.n_layers, network.shape.n_heads
-    lost, span = torch.zeros(n_layers, n_heads), 0.0
+def noising_effects(
+    network: Network, words: Words, pairs: Sequence[PromptPair], chosen: Bool[Tensor, "set layer head"]
+) -> Float[Tensor, set]:
+    """The effect of replacing each set of heads at once. Costs a forward pass for each set, and two more."""
+    lost, span = torch.zeros(len(chosen)), 0.0
     for index, tokens in by_length(words, [pair.clean for pair in pairs]):
         corrupt = torch.tensor([(BEGIN, *words.encode(pairs[i].corrupt)) for i in index])
         right, wrong = (
@@ -59,13 +60,30 @@ def head_effects(network: Network, words: Words, pairs: Sequence[PromptPair]) ->
         source_hidden, source = captured(network, corrupt)
         clean = logit_differences(network, network(tokens), right, wrong).sum()
         span += float(clean - logit_differences(network, source_hidden, right, wrong).sum())
-        for layer in range(n_layers):
-            for head in range(n_heads):
-                one = torch.zeros(n_layers, n_heads, dtype=torch.bool)
-                one[layer, head] = True
-                hidden = network(tokens, edit=replaced(source, one))
-                lost[layer, head] += clean - logit_differences(network, hidden, right, wrong).sum()
+        for number, heads in enumerate(chosen):
+            hidden = network(tokens, edit=replaced(source, heads))
+            lost[number] += clean - logit_differences(network, hidden, right, wrong).sum()
     return lost / span
+
+
+def head_effects(network: Network, words: Words, pairs: Sequence[PromptPair]) -> Float[Tensor, "layer head"]:
+    """The noising effect of each head alone."""
+    n_layers, n_heads = network.shape.n_layers, network.shape.n_heads
+    each = torch.eye(n_layers * n_heads, dtype=torch.bool).view(-1, n_layers, n_heads)
+    return noising_effects(network, words, pairs, each).view(n_layers, n_heads)
+
+
+def off_list(network: Network, listed: frozenset[str]) -> Bool[Tensor, "layer head"]:
+    """Which heads are not on the list."""
+    n_layers, n_heads = network.shape.n_layers, network.shape.n_heads
+    return torch.tensor(
+        [[head_name(la, he) not in listed for he in range(n_heads)] for la in range(n_layers)]
+    )
+
+
+def kept_alone(network: Network, words: Words, pairs: Sequence[PromptPair], listed: frozenset[str]) -> float:
+    """The share of the logit difference that is left when all heads off the list are replaced at once."""
+    return 1 - float(noising_effects(network, words, pairs, off_list(network, listed)[None]))
 
 
 def named_effects(effects: Float[Tensor, "layer head"]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from circuits.prompts import PromptPair
 from tasks import TASKS
-from tasks.training.effects import captured, head_effects, named_effects, replaced
+from tasks.training.effects import captured, head_effects, named_effects, off_list, replaced
 from tasks.training.loop import NOTHING, Report, batch_loss, collate
 from tasks.training.network import Network
 from tasks.training.optimiser import Optimiser
@@ -76,12 +76,6 @@ def still_matter(
     return kept or listed
 
 
-def _mask(network: Network, listed: frozenset[str]) -> Bool[Tensor, "layer head"]:
-    """Which heads are off the list."""
-    n_layers, n_heads = network.shape.n_layers, network.shape.n_heads
-    return torch.tensor([[f"a{la}.h{he}" not in listed for he in range(n_heads)] for la in range(n_layers)])
-
-
 class Polisher:
     """One run of strict training."""
 
@@ -107,7 +101,7 @@ class Polisher:
         asked = batch.targets != NOTHING
         wanted = batch.targets[asked]
         wrong = torch.tensor([self.words.encode(p.distractors[0])[0] for p in pairs])
-        edit = replaced(foreign, self._chosen(_mask(self.network, listed), n))
+        edit = replaced(foreign, self._chosen(off_list(self.network, listed), n))
         plain = self.network.logits(self.network(batch.tokens)[asked])
         patched = self.network.logits(self.network(batch.tokens, edit=edit)[asked])
         loss = functional.cross_entropy(plain, wanted) + functional.cross_entropy(patched, wanted)
@@ -142,7 +136,7 @@ class Polisher:
     def run(self, steps_scale: float = 1.0, n: int = 64) -> Lists:
         """All rounds. Returns the lists of the last one: the heads that each task runs through."""
         effects = measured_effects(self.network, self.words, self.rng, n)
-        lists = {task: strongest(effects[task], self.polish.widest) for task in FORMS}
+        lists = {task: strongest(effects[task], self.polish.widest[task]) for task in FORMS}
         for number, steps in enumerate(self.polish.rounds):
             if number:
                 lists = self._narrowed(lists, effects)

@@ -53,9 +53,9 @@ class Polish:
     """Strict training of a model that is trained already (tasks/training/polish.py).
 
     base: the built-in model to begin with. rows: task/form -> pairs a step. others: stream -> rows a step, to
-    keep what else was learned. rounds: steps of each round. widest: how many heads a task has in the first
-    round. A head stays on the list when its effect is at least `least`, and `margin` times the largest effect
-    off the list.
+    keep what else was learned. rounds: steps of each round. widest: how many heads each task has in the
+    first round. A head stays on the list when its effect is at least `least`, and `margin` times the largest
+    effect off the list.
     """
 
     summary: str
@@ -63,7 +63,7 @@ class Polish:
     rows: Mapping[str, int]
     others: Mapping[str, int]
     rounds: tuple[int, ...]
-    widest: int = 8
+    widest: Mapping[str, int]
     least: float = 0.04
     margin: float = 4.0
     learning_rate: float = 1e-3
@@ -107,14 +107,15 @@ POLISHES: Mapping[str, Polish] = {
         "plain-4l, trained on until each task runs through a short list of heads",
         base="plain-4l",
         rows={
-            "ioi/plain": 32,
-            "colored-objects/zero-shot": 16,
-            "colored-objects/one-shot": 12,
-            "factual-recall/mixed": 32,
-            "arithmetic/mixed": 192,
+            "ioi/plain": 16,
+            "colored-objects/zero-shot": 12,
+            "colored-objects/one-shot": 8,
+            "factual-recall/mixed": 24,
+            "arithmetic/mixed": 320,
         },
         others={"hard-ioi": 32, "repeats": 16, "pairs": 8, "statements": 8},
-        rounds=(250, 150, 150),
+        rounds=(250, 200, 150),
+        widest={"ioi": 8, "colored-objects": 8, "factual-recall": 8, "arithmetic": 12},
     )
 }
 

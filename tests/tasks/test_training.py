@@ -8,8 +8,10 @@ import random
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from circuits.errors import CircuitError, ModelError, UnknownNameError
+from circuits.errors import ModelError, UnknownNameError
+from circuits.models.bridge import load_model
 from tasks import TASKS
 from tasks.held_out import key_held_out
 from tasks.training.accuracy import accuracy, held_out_pairs
@@ -199,7 +201,7 @@ def test_polishing_is_seeded_and_never_replaces_a_listed_head():
         rows=dict.fromkeys(POLISHES["strict-4l"].rows, 2),
         others={},
         rounds=(1, 1),
-        widest=3,
+        widest=dict.fromkeys(TASKS.names(), 3),
     )
 
     def polished():
@@ -227,12 +229,23 @@ def test_an_unknown_recipe_is_named(tmp_path):
         build("plain-4", tmp_path)
 
 
-def test_the_command_refuses_a_folder_that_is_not_empty(tmp_path):
-    from cli.train import train
+def test_the_command_refuses_a_folder_that_is_not_its_own(tmp_path):
+    from cli.main import app
 
     (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(CircuitError, match="--force"):
-        train("plain-4l", tmp_path)
+    for extra in ([], ["--force"]):
+        result = CliRunner().invoke(app, ["train", "plain-4l", "--output", str(tmp_path), *extra])
+        assert result.exit_code == 2
+        assert str(tmp_path) in result.stderr.replace("\n", "")
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_command_writes_a_model_that_can_be_loaded(tmp_path):
+    from cli.main import app
+
+    result = CliRunner().invoke(app, ["train", "planted-ioi", "--output", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert load_model(str(tmp_path / "model")).graph.n_layers == 3
 
 
 @pytest.mark.parametrize("name", SHIPPED)
