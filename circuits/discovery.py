@@ -29,7 +29,7 @@ from circuits.scores import Scores
 from circuits.selection import Choice, Selection, select
 from circuits.statistics import auroc, balanced_harmonic_score, f1, precision, true_positive_rate
 
-SELECTION_PROMPTS = 128
+SELECTION_PROMPTS = 64
 """Discovery prompts that a selection rule asks again and again."""
 
 ABLATIONS: tuple[Ablation, ...] = ("resample", "mean")

@@ -40,7 +40,7 @@ from circuits.statistics import bootstrap_interval, bootstrap_ratio_interval
 Ablation = Literal["resample", "mean", "zero"]
 DonorMaker = Callable[[Batch], Donor]
 
-BAND_PROMPTS = 96
+BAND_PROMPTS = 64
 """Judged prompts that random circuits run on: their spread is wide, so more would not sharpen the band."""
 
 FLAT = 1e-6
