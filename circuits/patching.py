@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -158,23 +159,24 @@ def _edits(
     for layer in range(graph.n_layers):
         heads, mlp = by_layer[:, layer, :-1], by_layer[:, layer, -1:]
         if not heads.all():
-            yield Site("z", layer), _replace(Site("z", layer), heads[:, :, None], donor, prompts, where)
+            site = Site("z", layer)
+            yield site, partial(_replaced, site, heads[:, :, None], donor, prompts, where)
         if not mlp.all():
-            yield Site("mlp", layer), _replace(Site("mlp", layer), mlp, donor, prompts, where)
+            site = Site("mlp", layer)
+            yield site, partial(_replaced, site, mlp, donor, prompts, where)
 
 
-def _replace(
+def _replaced(
     site: Site,
     keep: Bool[Tensor, "row *unit"],
     donor: Donor,
     prompts: int,
     where: Bool[Tensor, "batch pos"] | None,
-) -> Edit:
-    def edit(value: Tensor) -> Tensor:
-        split = value.view(len(keep), prompts, *value.shape[1:])
-        stays = keep[:, None, None]
-        if where is not None:
-            stays = stays | ~where.view(1, *where.shape, *[1] * (keep.dim() - 1))
-        return torch.where(stays, split, donor(site, split[0])).view_as(value)
-
-    return edit
+    value: Tensor,
+) -> Tensor:
+    """What passes at the site, the units that a row does not keep replaced by the donor's."""
+    split = value.view(len(keep), prompts, *value.shape[1:])
+    stays = keep[:, None, None]
+    if where is not None:
+        stays = stays | ~where.view(1, *where.shape, *[1] * (keep.dim() - 1))
+    return torch.where(stays, split, donor(site, split[0])).view_as(value)

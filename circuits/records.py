@@ -96,12 +96,14 @@ def _pair(path: Path, number: int, line: str) -> PromptPair:
         raise _damaged(path, f"line {number} is no prompt pair ({problem})") from problem
 
 
+def _digits(value: Any) -> str:
+    # Adding zero turns -0.0 into 0.0, which reads back as what it is.
+    return f"{value + 0.0:.{SIGNIFICANT_DIGITS}g}"
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A CSV with a header and without the index."""
-    # Adding zero turns -0.0 into 0.0, which reads back as what it is.
-    text = table.to_csv(
-        index=False, float_format=lambda x: f"{x + 0.0:.{SIGNIFICANT_DIGITS}g}", lineterminator="\n"
-    )
+    text = table.to_csv(index=False, float_format=_digits, lineterminator="\n")
     write_text(path, text)
 
 

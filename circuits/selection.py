@@ -156,9 +156,8 @@ def _pruned(scores: Scores, selection: Selection, faithfulness: Faithfulness, pr
     rule = (
         f"pruned from the weakest score up while faithfulness is >= {selection.target:g} on discovery prompts"
     )
-    return Choice(
-        _circuit(scores, kept, rule), note=_spread(len(kept), selection, curve), curve=curve, prefix=start
-    )
+    reached = curve[start - 1] >= selection.target
+    return Choice(_circuit(scores, kept, rule), reached, _spread(len(kept), selection, curve), curve, start)
 
 
 def _spread(kept: int, selection: Selection, curve: Sequence[float]) -> str:

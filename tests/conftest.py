@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tiny_models import ADDITIVE, FAMILIES, Hooked, prompt_pairs, read_model, write_model
 
 from circuits.methods.method import Problem
 from circuits.models.bridge import BridgeModel, load_model
 
 torch.set_num_threads(1)
+# A busy machine is no failure.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,15 @@ def test_weights_are_never_unpickled_unguarded() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 assert "weights_only=True" in ast.unparse(node), path
+
+
+def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
+    import torch
+
+    from circuits.metrics import correct
+
+    with pytest.raises(jaxtyping.TypeCheckError, match="batch vocab"):
+        correct(torch.zeros(3), ((0,),))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["discover", "--help"], ["tasks", "--help"]])

@@ -10,7 +10,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,10 @@ class BridgeModel:
         captured: dict[Site, Tensor] = {}
         edits = edit or {}
         hooks = [
-            (self._hook_name(site), _hook(site, edits.get(site), captured if site in capture else None))
+            (
+                self._hook_name(site),
+                partial(_pass, site, edits.get(site), captured if site in capture else None),
+            )
             for site in dict.fromkeys([*edits, *capture])
         ]
         with torch.inference_mode():
@@ -203,12 +207,12 @@ class BridgeModel:
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
 
 
-def _hook(site: Site, change: Edit | None, captured: dict[Site, Tensor] | None) -> Callable[..., Tensor]:
-    def hook(value: Tensor, hook: object) -> Tensor:
-        if change is not None:
-            value = change(value)
-        if captured is not None:
-            captured[site] = value
-        return value
-
-    return hook
+def _pass(
+    site: Site, change: Edit | None, captured: dict[Site, Tensor] | None, value: Tensor, hook: object
+) -> Tensor:
+    """What a hook does with the value at its site: edits it, then keeps it."""
+    if change is not None:
+        value = change(value)
+    if captured is not None:
+        captured[site] = value
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,10 +116,13 @@ def test_a_named_position_is_the_token_index_of_each_prompt(
 
 
 def test_prompts_without_a_position_are_left_out_of_its_mean(gpt2: BridgeModel) -> None:
-    """END is named in the prompts of one template only."""
-    pairs = prompt_pairs(10)
+    """END is named in some prompts of a batch only."""
+    pairs = [
+        replace(pair, positions={"S2": pair.positions["S2"]}) if i % 3 else pair
+        for i, pair in enumerate(prompt_pairs(10, templates=1))
+    ]
     with_end = [pair for pair in pairs if "END" in pair.positions]
-    assert 0 < len(with_end) < len(pairs)
+    assert len(with_end) == 4
     mixed, alone = (
         _score(gpt2, Problem(make_batches(gpt2, part), logit_difference), positions="named")
         for part in (pairs, with_end)

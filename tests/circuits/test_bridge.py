@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import CONTEXT, FAMILIES, WORDS, Hooked
+from tiny_models import CONTEXT, FAMILIES, WORDS, Hooked, read_model
 
 from circuits.errors import ModelError, PromptError
 from circuits.methods.method import Problem
 from circuits.model import Model, Site
 from circuits.models.bridge import BridgeModel, load_model
 from circuits.patching import component_sites
+from circuits.probes import probe
 
 Tiny = Callable[[str], BridgeModel]
 MakeProblem = Callable[..., Problem]
@@ -159,3 +160,18 @@ def test_half_precision_loads_and_is_near_full(
     assert run.captured[Site("z", 1)].dtype == getattr(torch, dtype) == model.dtype
     full = tiny(name).run(tokens).logits
     assert 0 < (run.logits - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_a_trained_model_of_the_shared_folder_adds_up(shared: Path) -> None:
+    """No random weights here: Llama with grouped queries, trained on stories."""
+    directory = shared / "models" / "stories260K"
+    if not directory.is_dir():
+        pytest.skip(f"{directory} is absent")
+    model = load_model(str(directory))
+    tokens = torch.tensor([model.tokenize("Once upon a time there was a little girl named")[0]])
+    found = probe(model, tokens)
+    assert found.logits_gap is not None
+    assert max(found.writes_gap, found.logits_gap) < 1e-5
+    with torch.no_grad():
+        theirs = read_model(directory)(tokens).logits[:, -1]
+    torch.testing.assert_close(model.run(tokens).logits, theirs, atol=1e-4, rtol=0)

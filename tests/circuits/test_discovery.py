@@ -122,7 +122,9 @@ def test_the_smallest_rule_reads_faithfulness_off_the_discovery_half(gpt2: Bridg
     from circuits.evaluation import bench
     from circuits.metrics import logit_difference
 
-    found = discover(gpt2, PAIRS, _plan(Recorder().method(), selection=Selection(target=100)))
+    found = discover(
+        gpt2, PAIRS, _plan(Recorder().method(), selection=Selection(rule="smallest", target=100))
+    )
     (finding,) = found.findings
     batches = make_batches(gpt2, [PAIRS[i] for i in found.halves.discovery])
     at = bench(gpt2, batches, logit_difference, "resample", played=gpt2.graph.components, means_from=batches)

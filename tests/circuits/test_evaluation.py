@@ -23,7 +23,7 @@ from circuits.evaluation import (
 )
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel
-from circuits.patching import keep_masks, mean_donor, measure, resample_donor, zero_donor
+from circuits.patching import Donor, keep_masks, mean_donor, measure, resample_donor, zero_donor
 
 ABLATIONS = ("resample", "mean", "zero")
 
@@ -167,6 +167,24 @@ def test_chance_runs_on_the_first_prompts_whatever_the_batches(gpt2: BridgeModel
     alone = judge(firsts[0], SOME, seed=0, n_random=4)
     assert alone.random.n_prompts == alone.n_prompts == 4
     assert alone.random.median == pytest.approx(judge(firsts[1], SOME, seed=0, n_random=4).random.median)
+
+
+def test_a_bench_that_remembers_makes_each_donor_once(
+    gpt2: BridgeModel, halves: tuple[tuple[Batch, ...], tuple[Batch, ...]]
+) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def donors(batch: Batch) -> Donor:
+        made.append(batch.index)
+        return resample_donor(gpt2, batch.corrupt)
+
+    plain = Bench(gpt2, halves[1], logit_difference, "resample", gpt2.graph.components, donors)
+    expected = plain.faithfulness([SOME.nodes, ()])
+    made.clear()
+    remembering = plain.remembering()
+    one_by_one = [remembering.faithfulness([circuit])[0] for circuit in (SOME.nodes, ())]
+    np.testing.assert_allclose(one_by_one, expected, atol=1e-5)
+    assert sorted(made) == sorted(batch.index for batch in halves[1])
 
 
 def test_the_baseline_is_the_model_by_itself(gpt2: BridgeModel, halves: tuple) -> None:

@@ -1,13 +1,13 @@
-"""Selection: four rules, each on scores whose right answer is known."""
+"""Selection: five rules, each on scores whose right answer is known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -118,17 +118,78 @@ def _as_faithful_as(values: Sequence[float]):
 
 def test_smallest_takes_the_shortest_prefix_that_is_faithful_enough() -> None:
     scores = _scores([5, 1, 4, 2, 3])
-    choice = _select(scores, _as_faithful_as([0.2, 0.95, 0.5, 0.99]), most=0.8)
+    choice = _select(scores, _as_faithful_as([0.2, 0.95, 0.5, 0.99]), rule="smallest", most=0.8)
     assert choice.circuit.nodes == ("a0.h0", "a0.h2")
     assert choice.reached
     assert choice.curve == (0.2, 0.95, 0.5, 0.99)
 
 
 def test_smallest_keeps_the_best_where_none_is_faithful_enough_and_says_so() -> None:
-    choice = _select(_scores([5, 1, 4, 2, 3]), _as_faithful_as([0.2, 0.5, 0.4]), most=0.6)
+    choice = _select(_scores([5, 1, 4, 2, 3]), _as_faithful_as([0.2, 0.5, 0.4]), rule="smallest", most=0.6)
     assert choice.circuit.nodes == ("a0.h0", "a0.h2")
     assert not choice.reached
     assert choice.note == "no prefix of up to 3 components reaches 0.9; the best (0.50) is kept"
+
+
+def _worth(values: dict[str, float]) -> Callable[[Sequence[Sequence[str]]], list[float]]:
+    """Faithfulness that adds up over components."""
+    return lambda circuits: [sum(values.get(c, 0.0) for c in circuit) for circuit in circuits]
+
+
+def test_pruning_leaves_out_what_the_prompts_do_not_need() -> None:
+    """Scores rank a0.h0 to a0.h4; only the second and the fourth carry anything."""
+    worth = _worth({"a0.h1": 0.5, "a0.h3": 0.5})
+    choice = _select(_scores([5, 4, 3, 2, 1]), worth, rule="pruned", target=0.9, most=1)
+    assert choice.circuit.nodes == ("a0.h1", "a0.h3")
+    assert choice.prefix == 4
+    assert choice.curve == (0, 0.5, 0.5, 1, 1)
+    assert choice.reached
+    assert choice.note == ""
+
+
+def test_pruning_tries_the_weakest_first() -> None:
+    """Either of two equal components would do: the one with the larger score stays."""
+
+    def one_of_two(circuits: Sequence[Sequence[str]]) -> list[float]:
+        return [float(bool({"a0.h0", "a0.h2"} & set(c)) and "a0.h1" in c) for c in circuits]
+
+    choice = _select(_scores([3, 1, 2]), one_of_two, rule="pruned")
+    assert choice.circuit.nodes == ("a0.h0", "a0.h1")
+
+
+@given(VALUES, st.lists(st.floats(0, 1), min_size=len(NAMES), max_size=len(NAMES)), st.floats(0.1, 0.99))
+def test_a_pruned_circuit_is_faithful_and_needs_each_of_its_components(
+    values: list[float], worths: list[float], target: float
+) -> None:
+    total = sum(worths)
+    assume(total > 0.1)
+    worth = _worth({c: w / total for c, w in zip(NAMES, worths, strict=True)})
+    choice = _select(_scores(values), worth, rule="pruned", target=target)
+    (whole,) = worth([choice.circuit.nodes])
+    assert whole >= target
+    if len(choice.circuit) > 1:
+        assert all(
+            worth([choice.circuit.without([c]).nodes])[0] < target + 1e-9 for c in choice.circuit.nodes
+        )
+
+
+def test_a_target_that_nothing_reaches_keeps_everything_and_says_so() -> None:
+    choice = _select(_scores([3, 1, 2]), _worth({"a0.h0": 1.0}), rule="pruned", target=1.5)
+    assert choice.circuit.nodes == ("a0.h0", "a0.h1", "a0.h2")
+    assert not choice.reached
+    assert "spread over 3 of 3 components" in choice.note
+
+
+def test_progress_of_pruning_ends_where_it_says() -> None:
+    seen: list[tuple[str, int, int]] = []
+    select(
+        _scores([5, 4, 3]),
+        Selection(),
+        seed=0,
+        faithfulness=_worth({"a0.h1": 1.0}),
+        progress=lambda *step: seen.append(step),
+    )
+    assert seen == [("pruning", 1, 2), ("pruning", 2, 2)]
 
 
 @pytest.mark.parametrize(
