@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,14 +27,12 @@ def _words() -> Reader:
 
 
 def _gpt2() -> Reader:
-    """The tokenizer of GPT-2, from the folder CIRCUIT_TOKENIZERS (which holds gpt2/) or the local cache."""
+    """The tokenizer of GPT-2, from the shared folder beside the checkout."""
     transformers = pytest.importorskip("transformers")
-    folder = os.environ.get("CIRCUIT_TOKENIZERS")
-    where = Path(folder) / "gpt2" if folder else "gpt2"
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True)
-    except OSError:
-        pytest.skip("the GPT-2 tokenizer is not at hand; set CIRCUIT_TOKENIZERS")
+    where = Path(__file__).resolve().parents[3] / "shared" / "tokenizers" / "gpt2"
+    if not where.is_dir():
+        pytest.skip("the shared GPT-2 tokenizer is absent")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True)
 
     def n_tokens(text: str, after: str) -> int:
         return len(tokenizer(after + text)["input_ids"]) - len(tokenizer(after)["input_ids"])
