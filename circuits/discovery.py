@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import PromptError
-from circuits.evaluation import Ablation, Baseline, Bench, Verdict, baseline, bench, judge
+from circuits.evaluation import Ablation, Baseline, Bench, Verdict, baseline, donor_maker, judge
 from circuits.graph import Graph
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import metric_named
@@ -127,14 +128,21 @@ def discover(
     before = baseline(model, judged_on, metric, seed=plan.seed)
     on_baseline(before)
     problem = Problem(found_on, metric, plan.seed, plan.references, progress)
+    donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
+
+    @cache  # methods that score the same components share a bench, and with it both ends of its scale
+    def at(batches: str, ablation: Ablation, played: tuple[str, ...]) -> Bench:
+        where = judged_on if batches == "judged" else found_on
+        return Bench(model, where, metric, ablation, played, donors[ablation])
+
     findings = []
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(model, found_on, scores, plan, progress)
+        choice = _choose(at("discovery", "resample", scores.components), scores, plan, progress)
         verdicts = tuple(
             judge(
-                _bench(model, judged_on, found_on, scores, plan, ablation),
+                at("judged", ablation, scores.components),
                 choice.circuit,
                 seed=plan.seed,
                 n_random=plan.n_random,
@@ -197,22 +205,8 @@ def _batches(
     return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
 
 
-def _bench(
-    model: Model,
-    batches: tuple[Batch, ...],
-    means_from: tuple[Batch, ...],
-    scores: Scores,
-    plan: Plan,
-    ablation: Ablation,
-) -> Bench:
-    metric = metric_named(plan.metric)
-    return bench(model, batches, metric, ablation, played=scores.components, means_from=means_from)
-
-
-def _choose(
-    model: Model, batches: tuple[Batch, ...], scores: Scores, plan: Plan, progress: Progress
-) -> Choice:
-    at = _bench(model, batches, batches, scores, plan, "resample").first(SELECTION_PROMPTS).remembering()
+def _choose(bench: Bench, scores: Scores, plan: Plan, progress: Progress) -> Choice:
+    at = bench.first(SELECTION_PROMPTS).remembering()
     return select(
         scores,
         plan.selection,

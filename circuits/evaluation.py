@@ -164,6 +164,14 @@ def _require_scale(ablation: str, nothing: float, everything: float) -> None:
         )
 
 
+def donor_maker(model: Model, ablation: Ablation, means_from: tuple[Batch, ...]) -> DonorMaker:
+    """What replaces outputs under `ablation`; means are taken once, over `means_from` (the discovery prompts)."""
+    if ablation == "resample":
+        return lambda batch: resample_donor(model, batch.corrupt)
+    donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor
+    return lambda batch: donor
+
+
 def bench(
     model: Model,
     batches: tuple[Batch, ...],
@@ -173,13 +181,8 @@ def bench(
     played: tuple[str, ...],
     means_from: tuple[Batch, ...],
 ) -> Bench:
-    """A bench over `batches`; the means of mean ablation come from `means_from` (the discovery prompts)."""
-    if ablation == "resample":
-        return Bench(
-            model, batches, metric, ablation, played, lambda batch: resample_donor(model, batch.corrupt)
-        )
-    donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor
-    return Bench(model, batches, metric, ablation, played, lambda batch: donor)
+    """A bench over `batches`; the means of mean ablation come from `means_from`."""
+    return Bench(model, batches, metric, ablation, played, donor_maker(model, ablation, means_from))
 
 
 def judge(

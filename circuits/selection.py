@@ -28,6 +28,9 @@ from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import adjust_pvalues, sign_flip_pvalues
 
+AT_ONCE = 8
+"""Steps of pruning that are asked at once while they go well."""
+
 MOST_PERMUTATIONS = 500_000
 """Some seconds of work; past it, a level so low for so many components finds nothing significant."""
 
@@ -147,17 +150,33 @@ def _pruned(scores: Scores, selection: Selection, faithfulness: Faithfulness, pr
     ranking = scores.ranking()
     curve = tuple(faithfulness([ranking[:n] for n in range(1, len(ranking) + 1)]))
     start = next((n for n, value in enumerate(curve, start=1) if value >= selection.target), len(ranking))
-    kept = list(ranking[:start])
-    for done, component in enumerate(reversed(ranking[:start]), start=1):
-        fewer = [c for c in kept if c != component]
-        if fewer and faithfulness([fewer])[0] >= selection.target:
-            kept = fewer
-        progress("pruning", done, start)
+    kept = _without_needless(ranking[:start], selection.target, faithfulness, progress)
     rule = (
         f"pruned from the weakest score up while faithfulness is >= {selection.target:g} on discovery prompts"
     )
     reached = curve[start - 1] >= selection.target
     return Choice(_circuit(scores, kept, rule), reached, _spread(len(kept), selection, curve), curve, start)
+
+
+def _without_needless(
+    ranking: Sequence[str], target: float, faithfulness: Faithfulness, progress: Progress
+) -> list[str]:
+    """Leaves out one component after another, weakest first, whenever the rest stays faithful enough.
+
+    While it goes well, several steps are asked at once, each as if those before it had gone well; the outcome is
+    that of one at a time, for up to the first that fails the question was the right one.
+    """
+    kept, waiting, at_once = list(ranking), list(reversed(ranking)), 1
+    while waiting and len(kept) > 1:
+        steps = waiting[: min(at_once, len(kept) - 1)]
+        rests = [[c for c in kept if c not in steps[: n + 1]] for n in range(len(steps))]
+        failed = [n for n, value in enumerate(faithfulness(rests)) if value < target]
+        good = failed[0] if failed else len(steps)
+        kept = rests[good - 1] if good else kept
+        waiting = waiting[good + bool(failed) :]
+        at_once = 1 if failed else min(2 * at_once, AT_ONCE)
+        progress("pruning", len(ranking) - len(waiting), len(ranking))
+    return kept
 
 
 def _spread(kept: int, selection: Selection, curve: Sequence[float]) -> str:

@@ -80,11 +80,20 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[An
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"TransformerLens cannot load {directory}: {reason}") from error
+    _fuse_gelu(bridge)
     bridge.eval()
     bridge.requires_grad_(False)
     if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
         torch.set_num_threads(1)
     return bridge, tokenizer
+
+
+def _fuse_gelu(bridge: torch.nn.Module) -> None:
+    """Swaps GPT-2's tanh GELU, written out operation by operation, for torch's own: the same function, faster."""
+    for module in list(bridge.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "NewGELUActivation":
+                setattr(module, name, torch.nn.GELU(approximate="tanh"))
 
 
 class _WholeCheckpoint:
