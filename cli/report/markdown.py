@@ -145,6 +145,10 @@ def _controls(details: Mapping[str, Any]) -> Iterator[str]:
                 ("score", "AUROC", "sd"),
                 [(n, f"{a['mean']:.2f}", f"{a['sd']:.2f}") for n, a in entries.items()],
             )
+            yield (
+                "Shuffled labels do not make a count of codes vanish: a head that uses many codes has many that only "
+                "one side shows. Where their AUROC is far from 0.5, the known heads are simply more varied."
+            )
             yield from _best(known)
     agreement = {n: rho for n, rho in details.get("agreement_with_controls", {}).items() if rho is not None}
     if agreement:
