@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from circuits.errors import CircuitError, UnknownNameError
 from circuits.prompts import PromptPair
+from cli.known_circuits import known_circuits
 from tasks import TASKS
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
-    from circuits.models.builtin_models import KnownCircuit
     from tasks.task import Lexicon, Task
 
 PAIRS = 500
@@ -85,8 +85,7 @@ def sample_task(
         n or PAIRS, seed=seed, lexicon=lexicon, form=form, corruption=corruption, fewer=n is None
     )
     rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
-    known = references(task, model)
-    direct = direct_references(task, model)
+    known, direct = known_circuits(task, model, form, corruption)
     return Prompts(task.name, pairs, task.metric, form, corruption, rejected, known, direct)
 
 
@@ -100,29 +99,3 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
         return len(tokens) + any(model.is_unknown(t) for t in tokens)
 
     return Lexicon(n_tokens, model.name)
-
-
-def references(task: Task, model: BridgeModel) -> dict[str, frozenset[str]]:
-    """Known circuits of this task in this model: by construction or training first, then papers'."""
-    known = {}
-    if circuit := _from_card(task, model):
-        known[f"{model.name} card"] = circuit.heads
-    if model.name in task.references:
-        reference = task.references[model.name]
-        known[reference.source] = reference.heads
-    return known
-
-
-def direct_references(task: Task, model: BridgeModel) -> dict[str, frozenset[str]]:
-    """The heads of a circuit known to the edge that write to the logits."""
-    circuit = _from_card(task, model)
-    direct = (
-        circuit.heads & {edge.removesuffix("->logits") for edge in circuit.edges} if circuit else frozenset()
-    )
-    return {f"{model.name} card, heads that write to the logits": direct} if direct else {}
-
-
-def _from_card(task: Task, model: BridgeModel) -> KnownCircuit | None:
-    from circuits.models.builtin_models import card
-
-    return card(model.name).circuits.get(task.name) if model.builtin else None

@@ -108,6 +108,7 @@ TASK = Task(
                 "duplicate token": ("a6.h4",),
             },
             note="the heads that the text names; the full list stands in a figure only",
+            forms=("one-shot",),
         )
     },
 )

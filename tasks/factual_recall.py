@@ -117,12 +117,14 @@ TASK = Task(
                 "factual": ("a10.h7", "a11.h10"),
                 "counterfactual": ("a9.h6", "a9.h9", "a10.h0", "a10.h10"),
             },
-            note="heads that decide between the learned fact and the prompt (counterfactual-context)",
+            note="heads that decide between the learned fact and the prompt",
+            forms=("counterfactual-context",),
         ),
         "EleutherAI/pythia-1.4b": Reference(
             source="Yu et al. 2023, arXiv 2310.15910, section 5",
             roles={"memory": ("a15.h7",)},
-            note="scaling this head down makes the model trust the prompt (counterfactual-context)",
+            note="scaling this head down makes the model trust the prompt",
+            forms=("counterfactual-context",),
         ),
     },
 )

@@ -62,11 +62,15 @@ Generator = Callable[[random.Random, Lexicon, str, str], PromptPair]
 
 @dataclass(frozen=True)
 class Reference:
-    """A circuit that a paper reports for one model: node names such as "a9.h6", grouped by role."""
+    """A circuit that a paper reports for one model: node names such as "a9.h6", grouped by role.
+
+    forms: the forms of the task that it was found on; empty means all.
+    """
 
     source: str
     roles: Mapping[str, tuple[str, ...]]
     note: str = ""
+    forms: tuple[str, ...] = ()
 
     @property
     def heads(self) -> frozenset[str]:

@@ -15,11 +15,19 @@ CARD = "card.json"
 
 @dataclass(frozen=True)
 class KnownCircuit:
-    """A circuit known by construction or by training, not by measurement: node and edge names."""
+    """A circuit known by construction or by training, not by measurement: node and edge names.
+
+    forms, corruptions: the prompts that it is known for; empty forms mean all.
+    """
 
     heads: frozenset[str]
     edges: frozenset[str] = frozenset()
-    roles: Mapping[str, tuple[str, ...]] | None = None
+    forms: frozenset[str] = frozenset()
+    corruptions: frozenset[str] = frozenset()
+
+    def holds_for(self, form: str, corruption: str) -> bool:
+        """Whether the circuit is known for these prompts."""
+        return corruption in self.corruptions and (not self.forms or form in self.forms)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ def card(name: str) -> Card:
         task: KnownCircuit(
             heads=frozenset(known["heads"]),
             edges=frozenset(known.get("edges", ())),
-            roles={role: tuple(heads) for role, heads in known.get("roles", {}).items()} or None,
+            forms=frozenset(known.get("forms", ())),
+            corruptions=frozenset({known["corruption"], *known.get("other_corruptions", ())}),
         )
         for task, known in raw.get("circuits", {}).items()
     }

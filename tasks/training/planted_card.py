@@ -172,6 +172,7 @@ def card(
                 "roles": {role: list(heads) for role, heads in roles.items()},
                 "edges": list(edges["swap"]),
                 "decoys": {role: list(heads) for role, heads in decoys.items()},
+                "forms": ["plain"],
                 "corruption": "swap",
                 "other_corruptions": {"abc": {"edges": list(edges["abc"]), "direction": "noising"}},
             }
