@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel
+from transformers.utils import logging
 
 from circuits.prompts import PromptPair
 from tasks.ioi import TASK
@@ -53,6 +54,7 @@ class Measure:
     """The planted model behind plain transformers."""
 
     def __init__(self, directory: Path) -> None:
+        logging.disable_progress_bar()
         self.model: Any = GPT2LMHeadModel.from_pretrained(directory, attn_implementation="eager").eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
 

@@ -165,3 +165,15 @@ def test_the_hash_is_of_weights_and_config(copy: Path, directory: Callable[[str]
     assert weights_hash(copy) == original
     (copy / "config.json").write_text("{}")
     assert weights_hash(copy) != original
+
+
+def test_a_local_directory_is_never_looked_up_on_the_network(
+    directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trap(*where: object) -> None:
+        raise AssertionError(f"a network call to {where}")
+
+    monkeypatch.setattr("socket.getaddrinfo", trap)
+    monkeypatch.setattr("socket.socket.connect", trap)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert load_model(str(directory("tiny-gpt2"))).graph.n_layers == 3
