@@ -22,7 +22,7 @@ MANY = 60
 
 def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, *, force: bool) -> None:
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from cli.report.markdown import report
 
@@ -40,7 +40,7 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
         for finding in found.findings:
             _draw_scores(folder, found, drawn, finding)
             for stem, tensors in finding.scores.artifacts.items():
-                save_file(dict(tensors), folder / f"{stem}.safetensors")
+                (folder / f"{stem}.safetensors").write_bytes(save(dict(tensors)))
         _draw_circuit(folder, found, drawn)
         write_text(folder / "report.md", report(found, run))
 

@@ -317,3 +317,12 @@ def test_a_model_that_does_not_solve_the_task_is_warned_of(circuit: Invoke) -> N
     assert result.exit_code == 0, result.output
     assert "does not solve this task" in result.stderr
     assert "does not solve this task" in Path("out/report.md").read_text()
+
+
+def test_the_autoencoder_of_a_run_can_be_reloaded(circuit: Invoke, tmp_path: Path) -> None:
+    from circuits.sae import load
+
+    options = ("--model", "planted-ioi", "--pairs", "24", "--method", "sae", "--set", "sae.trials=1")
+    assert circuit("discover", "ioi", *options, "--output", "out").exit_code == 0
+    trained, _ = load(tmp_path / "out" / "sae.safetensors")
+    assert {tuple(t.shape) for t in trained.tensors().values()} >= {(200, 288), (288, 200)}
