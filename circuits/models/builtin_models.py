@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ CARD = "card.json"
 class KnownCircuit:
     """A circuit known by construction or by training, not by measurement: node and edge names.
 
-    forms, corruptions: the prompts that it is known for; empty forms mean all.
+    roles: what its heads do -> which ones, where that is known. forms, corruptions: the prompts that it is known
+    for; empty forms mean all.
     """
 
     heads: frozenset[str]
     edges: frozenset[str] = frozenset()
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forms: frozenset[str] = frozenset()
     corruptions: frozenset[str] = frozenset()
 
@@ -59,6 +61,7 @@ def card(name: str) -> Card:
         task: KnownCircuit(
             heads=frozenset(known["heads"]),
             edges=frozenset(known.get("edges", ())),
+            roles={role: tuple(heads) for role, heads in known.get("roles", {}).items()},
             forms=frozenset(known.get("forms", ())),
             corruptions=frozenset({known["corruption"], *known.get("other_corruptions", ())}),
         )

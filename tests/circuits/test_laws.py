@@ -286,9 +286,7 @@ def test_logit_attribution_sees_the_planted_movers_and_no_one_else(
     planted: BridgeModel, planted_problem: Problem
 ) -> None:
     """A direct method is blind to heads that act through others: it must not find those."""
-    roles = card("planted-ioi").circuits["ioi"].roles
-    assert roles is not None
-    movers = set(roles["name mover"])
+    movers = set(card("planted-ioi").circuits["ioi"].roles["name mover"])
     scores = run_method("logit-attribution", planted, planted_problem)
     assert set(scores.ranking()[: len(movers)]) == movers
     assert max(abs(scores.of(c)) for c in scores.components if c not in movers) < 1e-3
