@@ -159,7 +159,7 @@ def discover(
 
 
 def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
-    """What the largest scores of two methods share, as many as the run's circuit has of what both score.
+    """What the largest scores of two methods share, as many as the run's circuit has, among what both score.
 
     Scores are compared, not the selected circuits: pruning could lead two methods to one circuit.
     """

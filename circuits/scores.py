@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -49,11 +50,11 @@ class Scores:
                 "Load it with --dtype float32."
             )
 
-    @property
+    @cached_property
     def values(self) -> Float[np.ndarray, "component"]:
         return np.asarray(self.samples.mean(0))
 
-    @property
+    @cached_property
     def stderr(self) -> Float[np.ndarray, "component"]:
         """Standard error of each mean; zero where there is a single sample."""
         n = len(self.samples)
@@ -61,6 +62,9 @@ class Scores:
 
     def of(self, component: str) -> float:
         return float(self.values[self.components.index(component)])
+
+    def stderr_of(self, component: str) -> float:
+        return float(self.stderr[self.components.index(component)])
 
     def ranking(self) -> tuple[str, ...]:
         """Components by size of score, largest first; ties in the order of the graph."""

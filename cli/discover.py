@@ -103,13 +103,13 @@ def discover(
     [bold]circuit discover --config configs/ioi.yaml[/bold]
     """
     from circuits.models.source import find_model
-    from cli.prompt_source import check_source, read_source
+    from cli.prompt_source import draw_prompts, own_prompts
 
     rule = _selection(top, threshold, significance, correction, smallest, prune)
-    check_source(task, prompts)
+    own = own_prompts(task, prompts)
     chosen = _configured(method or list(CORE_METHODS), set_ or [])
     source = find_model(model)
-    folder = _output(output, force, f"{task or (prompts.stem if prompts else '')}-{source.name}")
+    folder = _output(output, force, f"{own.name if own else task}-{source.name}")
 
     from circuits.discovery import Plan
     from circuits.discovery import discover as run_discovery
@@ -121,7 +121,7 @@ def discover(
         show("loading the model", 0, 1)
         loaded = load_model(source, device=device, dtype=dtype)
         show("loading the model", 1, 1)
-        drawn = read_source(loaded, task, prompts, form=form, corruption=corruption, n=pairs, seed=seed)
+        drawn = draw_prompts(loaded, task, own, form=form, corruption=corruption, n=pairs, seed=seed)
         _warn_of_words(loaded, drawn)
         plan = Plan(
             chosen,

@@ -39,8 +39,11 @@ class Prompts:
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-def check_source(task: str | None, prompts: Path | None) -> None:
-    """Raises CircuitError unless exactly one of a known task and a file is given: cheap, before any work."""
+def own_prompts(task: str | None, prompts: Path | None) -> Prompts | None:
+    """The prompts of the file, or None where a task is given: cheap, so asked before any work.
+
+    Raises CircuitError unless exactly one of a known task and a readable file is given.
+    """
     if (task is None) == (prompts is None):
         raise CircuitError(
             "Give either a task or --prompts FILE"
@@ -48,31 +51,29 @@ def check_source(task: str | None, prompts: Path | None) -> None:
         )
     if task is not None and task not in TASKS.names():
         raise UnknownNameError("task", task, TASKS.names())
-    if prompts is not None:
-        from circuits.prompt_files import read_prompts
+    if prompts is None:
+        return None
+    from circuits.prompt_files import read_prompts
 
-        read_prompts(prompts)
+    return Prompts(prompts.stem, read_prompts(prompts))
 
 
-def read_source(
+def draw_prompts(
     model: BridgeModel,
     task: str | None,
-    prompts: Path | None,
+    own: Prompts | None,
     *,
     form: str | None,
     corruption: str | None,
     n: int | None,
     seed: int,
 ) -> Prompts:
-    """The prompts of the task, sampled for the model's tokenizer, or of the file."""
-    if task is not None:
-        return sample_task(model, TASKS.load(task), form=form, corruption=corruption, n=n, seed=seed)
-    from circuits.prompt_files import read_prompts
-
+    """The user's own prompts where there are any, else those of the task, sampled for the model's tokenizer."""
+    if own is None:
+        return sample_task(model, TASKS.load(str(task)), form=form, corruption=corruption, n=n, seed=seed)
     if form or corruption:
         raise CircuitError("--form and --corruption belong to built-in tasks; your file holds its own pairs.")
-    assert prompts is not None
-    return Prompts(prompts.stem, read_prompts(prompts))
+    return own
 
 
 def sample_task(

@@ -161,7 +161,7 @@ def circuit_record(found: Discovery) -> dict[str, Any]:
                 "selection_reached": finding.choice.reached,
                 "component_set": sorted({found.graph.node(c).kind for c in finding.scores.components}),
                 "nodes": [
-                    {"name": node, "score": finding.scores.of(node), "stderr": _stderr(finding, node)}
+                    {"name": node, "score": finding.scores.of(node), "stderr": finding.scores.stderr_of(node)}
                     for node in finding.circuit.nodes
                 ],
                 "edges": [
@@ -173,10 +173,6 @@ def circuit_record(found: Discovery) -> dict[str, Any]:
             for finding in found.findings
         ],
     }
-
-
-def _stderr(finding: Finding, node: str) -> float:
-    return float(finding.scores.stderr[finding.scores.components.index(node)])
 
 
 def evaluation_record(found: Discovery) -> dict[str, Any]:

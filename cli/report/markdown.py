@@ -37,8 +37,7 @@ def report(found: Discovery, run: Mapping[str, Any]) -> str:
 
 
 def _verdict(found: Discovery) -> Iterator[str]:
-    task = "these prompts"
-    yield baseline_line(found.model, task, found.baseline)
+    yield baseline_line(found.model, "these prompts", found.baseline)
     if warning := unsolved_warning(found.model, found.baseline):
         yield f"**Warning.** {warning}"
     for finding in found.findings:
@@ -107,7 +106,7 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
             str(n),
             name,
             f"{scores.of(name):.4g}",
-            f"{_stderr(finding, name):.2g}",
+            f"{scores.stderr_of(name):.2g}",
             "yes" if name in kept else "",
         )
         for n, name in enumerate(scores.ranking()[:TOP], start=1)
@@ -116,10 +115,6 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
     yield from reference_words(finding)
     yield from conclusions(scores.details)
     yield from _details(scores.details)
-
-
-def _stderr(finding: Finding, name: str) -> float:
-    return float(finding.scores.stderr[finding.scores.components.index(name)])
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[str]:
@@ -192,7 +187,7 @@ def _overlaps(found: Discovery) -> Iterator[str]:
     )
     yield table(header, rows)
     yield (
-        "Compared are the largest scores of each method, as many as the first circuit has of what both score (MLPs "
+        "Compared are the largest scores among what both methods score, as many as the first circuit has (MLPs "
         "do not count beside a method for heads). p: hypergeometric, that random sets of these sizes share as many."
     )
 
