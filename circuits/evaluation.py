@@ -21,20 +21,12 @@ from circuits.batches import Batch
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
 from circuits.graph import Graph
+from circuits.interventions import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.metrics import Metric
 from circuits.model import Model
-from circuits.patching import (
-    Donor,
-    Outcome,
-    in_prompt_order,
-    keep_masks,
-    mean_donor,
-    measure,
-    read,
-    resample_donor,
-    zero_donor,
-)
+from circuits.patching import BaseRun, base_run
 from circuits.progress import Progress, silent
+from circuits.readout import Outcome, Readout, in_prompt_order
 from circuits.statistics import bootstrap_interval, bootstrap_ratio_interval
 
 Ablation = Literal["resample", "mean", "zero"]
@@ -105,6 +97,10 @@ class Verdict:
     random: RandomBand
 
 
+def _fresh_run(model: Model, batch: Batch, donors: DonorMaker) -> BaseRun:
+    return base_run(model, batch.clean, donors(batch))
+
+
 @dataclass(frozen=True)
 class Bench:
     """Prompts to judge on, under one ablation. played: the components that a circuit may leave out."""
@@ -115,14 +111,21 @@ class Bench:
     ablation: Ablation
     played: tuple[str, ...]
     donors: DonorMaker
+    runs: Callable[[Model, Batch, DonorMaker], BaseRun] = _fresh_run
 
-    def outcome(self, circuits: Sequence[Iterable[str]], progress: Progress = silent) -> Outcome:
-        """What each circuit alone gives: [circuit, prompt]; len(circuits) passes over the prompts."""
+    def outcome(
+        self, circuits: Sequence[Iterable[str]], progress: Progress = silent, *, accuracy: bool = False
+    ) -> Outcome:
+        """What each circuit alone gives: [circuit, prompt]; at most len(circuits) passes over the prompts.
+
+        accuracy: whether to ask which prompts are answered correctly, which takes the whole vocabulary.
+        """
         free = set(self.model.graph.components) - set(self.played)
         keep = keep_masks(self.model.graph, ({*circuit, *free} for circuit in circuits))
         parts = []
         for n, batch in enumerate(self.batches):
-            parts.append(measure(self.model, batch, self.metric, keep=keep, donor=self.donors(batch)))
+            run = self.runs(self.model, batch, self.donors)
+            parts.append(run.measure(keep, Readout(batch, self.metric, accuracy)))
             progress(f"judging, {self.ablation} ablation", n + 1, len(self.batches))
         return in_prompt_order(self.batches, parts)
 
@@ -132,15 +135,15 @@ class Bench:
         return replace(self, batches=tuple(batch for batch in kept if len(batch)))
 
     def remembering(self) -> Bench:
-        """The same bench, keeping what its donors give: for circuits that are asked about one after another."""
-        known: dict[tuple[int, ...], Donor] = {}
+        """The same bench, keeping its base runs: for circuits that are asked about one after another."""
+        known: dict[tuple[int, ...], BaseRun] = {}
 
-        def donors(batch: Batch) -> Donor:
+        def runs(model: Model, batch: Batch, donors: DonorMaker) -> BaseRun:
             if batch.index not in known:
-                known[batch.index] = self.donors(batch)
+                known[batch.index] = _fresh_run(model, batch, donors)
             return known[batch.index]
 
-        return replace(self, donors=donors)
+        return replace(self, runs=runs)
 
     @cached_property
     def ends(self) -> Outcome:
@@ -167,8 +170,8 @@ def _require_scale(ablation: str, nothing: float, everything: float) -> None:
 def donor_maker(model: Model, ablation: Ablation, means_from: tuple[Batch, ...]) -> DonorMaker:
     """What replaces outputs under `ablation`; means are taken once, over `means_from` (the discovery prompts)."""
     if ablation == "resample":
-        return lambda batch: resample_donor(model, batch.corrupt)
-    donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor
+        return lambda batch: resample_donor(batch.corrupt)
+    donor = mean_donor(model, means_from) if ablation == "mean" else zero_donor()
     return lambda batch: donor
 
 
@@ -189,7 +192,7 @@ def judge(
     at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
-    outcome = at.outcome([circuit.nodes])
+    outcome = at.outcome([circuit.nodes], accuracy=True)
     nothing, everything = at.ends.metric.double().numpy()
     _require_scale(at.ablation, nothing.mean(), everything.mean())
     inside = outcome.metric[0].double().numpy()
@@ -201,7 +204,7 @@ def judge(
         everything=float(everything.mean()),
         nothing=float(nothing.mean()),
         preferred=mean_estimate(outcome.preferred[0].double().numpy(), seed),
-        correct=mean_estimate(outcome.correct[0].double().numpy(), seed),
+        correct=mean_estimate(outcome.accurate[0].double().numpy(), seed),
         random=_band(at.first(BAND_PROMPTS), circuit, n_random, seed, progress),
     )
 
@@ -251,7 +254,13 @@ class Baseline:
 def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: int) -> Baseline:
     """Accuracy and metric of the unpatched model, two forward passes a prompt."""
     clean, corrupt = (
-        in_prompt_order(batches, [read(model.run(getattr(b, side)).logits[None], b, metric) for b in batches])
+        in_prompt_order(
+            batches,
+            [
+                Readout(b, metric, accuracy=True).of_all(model.run(getattr(b, side)).logits[None])
+                for b in batches
+            ],
+        )
         for side in ("clean", "corrupt")
     )
     return Baseline(
@@ -259,7 +268,7 @@ def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: 
         metric_clean=mean_estimate(clean.metric[0].double().numpy(), seed),
         metric_corrupt=mean_estimate(corrupt.metric[0].double().numpy(), seed),
         preferred=mean_estimate(clean.preferred[0].double().numpy(), seed),
-        correct=mean_estimate(clean.correct[0].double().numpy(), seed),
+        correct=mean_estimate(clean.accurate[0].double().numpy(), seed),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.engine.weights import Weights
 from circuits.graph import Graph
 
 
@@ -71,6 +72,13 @@ class Model(Protocol):
     def device(self) -> torch.device: ...
     @property
     def d_model(self) -> int: ...
+    @property
+    def weights(self) -> Weights | None:
+        """For the exact engine; None where it does not cover the model, which then takes the portable path."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that work above the model may use at once."""
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of `text` (beginning-of-sequence token included where the model wants one) and, for

@@ -20,20 +20,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.interventions import Donor, all_but_one, mean_donor, resample_donor, zero_donor
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
-from circuits.patching import (
-    Donor,
-    Outcome,
-    all_but_one,
-    concatenate,
-    in_prompt_order,
-    mean_donor,
-    measure,
-    read,
-    resample_donor,
-    zero_donor,
-)
+from circuits.patching import BaseRun, base_run
+from circuits.readout import Outcome, Readout, concatenate, in_prompt_order
 from circuits.scores import Scores
 
 
@@ -75,9 +66,10 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     total = sum(1 + len(list(_places(b, options.positions))) for b in problem.batches) * len(components)
     done = 0
     for batch in problem.batches:
-        donor = _donor(model, batch, options, mean)
+        base = batch.corrupt if options.direction == "denoising" else batch.clean
+        run, readout = base_run(model, base, _donor(batch, options, mean)), Readout(batch, problem.metric)
         for label, where in ((None, None), *_places(batch, options.positions)):
-            outcome = _effects(model, batch, problem, options, components, donor, where)
+            outcome = _effects(model, run, readout, options, components, where)
             if label is None:
                 effects.append(outcome)
             else:
@@ -96,40 +88,27 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     )
 
 
-def _donor(model: Model, batch: Batch, options: PatchingOptions, mean: Donor | None) -> Donor:
+def _donor(batch: Batch, options: PatchingOptions, mean: Donor | None) -> Donor:
     if options.ablation == "zero":
-        return zero_donor
+        return zero_donor()
     if mean is not None:
         return mean
-    return resample_donor(model, batch.clean if options.direction == "denoising" else batch.corrupt)
+    return resample_donor(batch.clean if options.direction == "denoising" else batch.corrupt)
 
 
 def _effects(
     model: Model,
-    batch: Batch,
-    problem: Problem,
+    run: BaseRun,
+    readout: Readout,
     options: PatchingOptions,
     components: tuple[str, ...],
-    donor: Donor,
     where: Bool[Tensor, "batch pos"] | None,
 ) -> Outcome:
-    base = batch.corrupt if options.direction == "denoising" else batch.clean
-    unpatched = read(model.run(base).logits[None], batch, problem.metric)
     parts = [
-        measure(
-            model,
-            batch,
-            problem.metric,
-            keep=all_but_one(model.graph, layer),
-            donor=donor,
-            base=base,
-            where=where,
-        )
-        for layer in _by_layer(model, components)
+        run.measure(all_but_one(model.graph, layer), readout, where) for layer in _by_layer(model, components)
     ]
-    patched = concatenate(parts, dim=0)
-    sign = 1.0 if options.direction == "denoising" else -1.0
-    return Outcome(sign * (patched.metric - unpatched.metric), patched.preferred, patched.correct)
+    patched, sign = concatenate(parts, dim=0), 1.0 if options.direction == "denoising" else -1.0
+    return Outcome(sign * (patched.metric - run.unpatched(readout).metric), patched.preferred)
 
 
 def _by_layer(model: Model, components: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.graph import INPUT, LOGITS
+from circuits.interventions import component_sites
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import logit_difference
 from circuits.model import Model, Site, Unembedding
-from circuits.patching import component_sites
 from circuits.probes import probe
 from circuits.scores import Scores
 

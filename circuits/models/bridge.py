@@ -19,6 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.engine.architectures import read_weights
+from circuits.engine.check import TOLERANCE, largest_gap
+from circuits.engine.weights import Weights
 from circuits.errors import CircuitError, ModelError, PromptError
 from circuits.graph import Graph
 from circuits.model import Edit, Run, Site, Unembedding
@@ -113,10 +116,21 @@ class _WholeCheckpoint:
         return model
 
 
+MEMORY = 2**30
+"""Bytes that work above the model may use, where nobody says."""
+
+
 class BridgeModel:
     """The Model protocol over one TransformerBridge. directory: where its files lie."""
 
-    def __init__(self, source: ModelSource, bridge: Any, tokenizer: Any, prepend_bos: bool = True) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        bridge: Any,
+        tokenizer: Any,
+        prepend_bos: bool = True,
+        memory: int = MEMORY,
+    ) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
         self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
         self.graph = Graph(
@@ -137,6 +151,19 @@ class BridgeModel:
         self.bos = bos if prepend_bos and bos is not None and bos < self.vocab_size else None
         specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
+        self.memory = memory
+        self.weights: Weights | None = None
+        self.weights, self.path = self._engine()
+
+    def _engine(self) -> tuple[Weights | None, str]:
+        """The weights where the engine's numbers are the model's own; and which path patching takes, in words."""
+        weights = read_weights(self._bridge)
+        if weights is None:
+            return None, f"portable: the engine does not know {self._bridge.original_model.config.model_type}"
+        gap = largest_gap(self, weights, self.vocab_size)
+        if gap > TOLERANCE[self.dtype]:
+            return None, f"portable: the engine is off by {gap:.1g} of the largest value"
+        return weights, "exact engine"
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tiny_models import CONTEXT, FAMILIES, WORDS, Hooked, read_model
 
 from circuits.errors import ModelError, PromptError
+from circuits.interventions import component_sites
 from circuits.methods.method import Problem
 from circuits.model import Model, Site
 from circuits.models.bridge import BridgeModel, load_model
-from circuits.patching import component_sites
 from circuits.probes import probe
 
 Tiny = Callable[[str], BridgeModel]

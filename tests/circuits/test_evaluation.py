@@ -21,9 +21,10 @@ from circuits.evaluation import (
     ratio_estimate,
     six_things,
 )
+from circuits.interventions import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel
-from circuits.patching import Donor, keep_masks, mean_donor, measure, resample_donor, zero_donor
+from circuits.patching import measure
 
 ABLATIONS = ("resample", "mean", "zero")
 
@@ -60,9 +61,9 @@ def test_faithfulness_is_the_ratio_of_means_by_hand(
     values = []
     for batch in judged_on:
         donor = {
-            "resample": resample_donor(gpt2, batch.corrupt),
+            "resample": resample_donor(batch.corrupt),
             "mean": mean_donor(gpt2, found_on),
-            "zero": zero_donor,
+            "zero": zero_donor(),
         }[at.ablation]
         keep = keep_masks(gpt2.graph, [SOME.nodes, (), gpt2.graph.components])
         values.append(measure(gpt2, batch, logit_difference, keep=keep, donor=donor).metric.numpy())
@@ -176,7 +177,7 @@ def test_a_bench_that_remembers_makes_each_donor_once(
 
     def donors(batch: Batch) -> Donor:
         made.append(batch.index)
-        return resample_donor(gpt2, batch.corrupt)
+        return resample_donor(batch.corrupt)
 
     plain = Bench(gpt2, halves[1], logit_difference, "resample", gpt2.graph.components, donors)
     expected = plain.faithfulness([SOME.nodes, ()])

@@ -18,14 +18,17 @@ from torch import Tensor
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.discovery import match
+from circuits.engine.exact import ExactRun
+from circuits.interventions import all_but_one, keep_masks, resample_donor, zero_donor
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
 from circuits.model import Site
 from circuits.models.bridge import BridgeModel, load_model
 from circuits.models.builtin_models import builtin_names, card
-from circuits.patching import all_but_one, keep_masks, measure, resample_donor, zero_donor
+from circuits.patching import measure
 from circuits.probes import probe
+from circuits.readout import Readout
 from circuits.scores import Scores
 from circuits.selection import Selection, select
 
@@ -101,7 +104,7 @@ def test_full_circuit_is_clean_and_empty_circuit_is_corrupt(
     for batch in problem(model).batches:
         assert torch.equal(batch.clean[:, -1], batch.corrupt[:, -1])
         keep = keep_masks(model.graph, [model.graph.components, ()])
-        donor = resample_donor(model, batch.corrupt)
+        donor = resample_donor(batch.corrupt)
         full, empty = measure(model, batch, logit_difference, keep=keep, donor=donor).metric
         clean, corrupt = (_metric(model, batch, side) for side in (batch.clean, batch.corrupt))
         close(full, clean, 1e-5)
@@ -158,7 +161,7 @@ def test_patching_a_head_is_adding_the_difference_of_its_writes(
     """Not z is replaced here but what the head writes, behind W_O."""
     by_hand, batch = plain("tiny-gpt2"), problem(gpt2).batches[-1]
     clean, corrupt = by_hand.values(batch.clean), by_hand.values(batch.corrupt)
-    keep, donor = all_but_one(gpt2.graph, gpt2.graph.heads), resample_donor(gpt2, batch.corrupt)
+    keep, donor = all_but_one(gpt2.graph, gpt2.graph.heads), resample_donor(batch.corrupt)
     ours = measure(gpt2, batch, logit_difference, keep=keep, donor=donor).metric
     for row, name in enumerate(gpt2.graph.heads):
         node = gpt2.graph.node(name)
@@ -176,7 +179,7 @@ def test_zero_ablating_a_head_is_deleting_its_rows_of_the_output_matrix(
 ) -> None:
     by_hand, batch = plain("tiny-gpt2"), problem(gpt2).batches[-1]
     keep = all_but_one(gpt2.graph, gpt2.graph.heads)
-    ours = measure(gpt2, batch, logit_difference, keep=keep, donor=zero_donor).metric
+    ours = measure(gpt2, batch, logit_difference, keep=keep, donor=zero_donor()).metric
     for row, name in enumerate(gpt2.graph.heads):
         node = gpt2.graph.node(name)
         weight = by_hand.model.transformer.h[node.layer].attn.c_proj.weight
@@ -218,15 +221,16 @@ def test_scores_do_not_change_with_batch_size_or_batch_order(
 
 def test_results_do_not_depend_on_how_rows_are_packed(gpt2: BridgeModel, problem: MakeProblem) -> None:
     batch = problem(gpt2).batches[0]
-    keep, donor = all_but_one(gpt2.graph, gpt2.graph.components), resample_donor(gpt2, batch.corrupt)
-    outcomes = [
-        measure(gpt2, batch, logit_difference, keep=keep, donor=donor, row_tokens=row_tokens)
-        for row_tokens in (1, 4 * batch.clean.numel(), 10**6)
-    ]
+    keep, donor = all_but_one(gpt2.graph, gpt2.graph.components), resample_donor(batch.corrupt)
+    readout = Readout(batch, logit_difference, accuracy=True)
+    assert gpt2.weights
+    runs = [ExactRun(gpt2.weights, batch.clean, donor, memory) for memory in (1, 2**20, 2**30)]
+    assert len({run.rows_at_once(batch.clean.shape[1]) for run in runs}) == 3
+    outcomes = [run.measure(keep, readout) for run in runs]
     for other in outcomes[1:]:
         close(other.metric, outcomes[0].metric, 1e-5)
         assert torch.equal(other.preferred, outcomes[0].preferred)
-        assert torch.equal(other.correct, outcomes[0].correct)
+        assert torch.equal(other.accurate, outcomes[0].accurate)
 
 
 def test_order_of_the_prompts_is_the_order_of_the_samples(gpt2: BridgeModel) -> None:

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from circuits.batches import Batch, make_batches
 from circuits.graph import Graph
+from circuits.interventions import (
+    all_but_one,
+    component_sites,
+    first_difference,
+    keep_masks,
+    mean_donor,
+    resample_donor,
+    zero_donor,
+)
 from circuits.methods.method import Problem
 from circuits.metrics import METRICS, correct, logit_difference, metric_named, preferred
 from circuits.model import Site
 from circuits.models.bridge import BridgeModel
-from circuits.patching import (
-    all_but_one,
-    component_sites,
-    in_prompt_order,
-    keep_masks,
-    mean_donor,
-    measure,
-    read,
-    resample_donor,
-    zero_donor,
-)
+from circuits.patching import measure
+from circuits.readout import Readout, in_prompt_order
 
 MakeProblem = Callable[..., Problem]
 
@@ -45,7 +45,7 @@ def test_keep_masks_follow_the_order_of_the_graph() -> None:
 def test_a_row_sees_no_other_row(gpt2: BridgeModel, batches: tuple[Batch, ...]) -> None:
     """Rows with many components replaced beside rows with none."""
     batch, circuits = batches[0], [gpt2.graph.components, (), ("a0.h1", "m2"), gpt2.graph.heads]
-    donor = resample_donor(gpt2, batch.corrupt)
+    donor = resample_donor(batch.corrupt)
     together = measure(
         gpt2, batch, logit_difference, keep=keep_masks(gpt2.graph, circuits), donor=donor
     ).metric
@@ -88,7 +88,7 @@ def test_a_circuit_is_the_same_by_plain_hooks(
         batch,
         logit_difference,
         keep=keep_masks(model.graph, [kept]),
-        donor=resample_donor(model, batch.corrupt),
+        donor=resample_donor(batch.corrupt),
         where=where,
     ).metric
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
@@ -107,33 +107,34 @@ def test_the_mean_donor_is_the_mean_by_position(gpt2: BridgeModel, batches: tupl
     ]
     longest = max(len(row) for row in rows)
     assert min(len(row) for row in rows) < longest
-    given = donor(site, torch.zeros(2, longest + 2, 4, 8))
+    given = donor.constant(site, (0, longest + 2), (4, 8), gpt2.device)
     for position in range(longest):
         mean = torch.stack([row[position] for row in rows if len(row) > position]).mean(0)
-        torch.testing.assert_close(given[0, position], mean, atol=1e-5, rtol=0)
-        assert torch.equal(given[0, position], given[1, position])
-    assert torch.equal(given[:, -1], given[:, longest - 1])
-    assert torch.equal(given[:, -2], given[:, longest - 1])
+        torch.testing.assert_close(given[position], mean, atol=1e-5, rtol=0)
+    assert torch.equal(given[-1], given[longest - 1])
+    assert torch.equal(given[-2], given[longest - 1])
 
 
-def test_zero_and_resample_donors(gpt2: BridgeModel, batches: tuple[Batch, ...]) -> None:
-    site, tokens = Site("mlp", 2), batches[0].corrupt
-    value = gpt2.run(tokens, capture=[site]).captured[site]
-    assert not zero_donor(site, value).any()
-    assert torch.equal(resample_donor(gpt2, tokens)(site, torch.zeros_like(value)), value)
+def test_the_first_difference_is_where_donors_begin_to_matter(batches: tuple[Batch, ...]) -> None:
+    batch = batches[0]
+    first = first_difference(batch.clean, resample_donor(batch.corrupt))
+    assert torch.equal(batch.clean[:, :first], batch.corrupt[:, :first])
+    assert (batch.clean[:, first] != batch.corrupt[:, first]).any()
+    assert first_difference(batch.clean, resample_donor(batch.clean)) == batch.clean.shape[1]
+    assert first_difference(batch.clean, zero_donor()) == 0
 
 
 def test_outcomes_come_back_in_prompt_order(gpt2: BridgeModel) -> None:
     pairs = prompt_pairs(9)
     batches = make_batches(gpt2, pairs, batch_size=2)
     assert [i for batch in batches for i in batch.index] != list(range(9))
-    parts = [read(gpt2.run(b.clean).logits[None], b, logit_difference) for b in batches]
+    parts = [Readout(b, logit_difference, True).of_all(gpt2.run(b.clean).logits[None]) for b in batches]
     together = in_prompt_order(batches, parts)
     for i, pair in enumerate(pairs):
         (one,) = make_batches(gpt2, [pair])
-        alone = read(gpt2.run(one.clean).logits[None], one, logit_difference)
+        alone = Readout(one, logit_difference, True).of_all(gpt2.run(one.clean).logits[None])
         assert together.metric[0, i] == pytest.approx(float(alone.metric[0, 0]), abs=1e-5)
-        assert together.correct[0, i] == alone.correct[0, 0]
+        assert together.accurate[0, i] == alone.accurate[0, 0]
         assert together.preferred[0, i] == alone.preferred[0, 0]
 
 

@@ -1,0 +1,40 @@
+"""The load-time probe of the engine: it is used only where its numbers are the model's own.
+
+The one idea: on arbitrary tokens, compare what matters to patching (head outputs, MLP outputs, last logits) with
+what the model itself gives through hooks; a model that differs takes the portable path, never an approximation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from circuits.engine.forward import trace
+from circuits.engine.weights import Weights
+from circuits.interventions import component_sites
+from circuits.model import Model
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest deviation over largest value. Half precision keeps 10 and 7 bits of a number, through many layers."""
+
+PROBE_TOKENS = 12
+
+
+def largest_gap(model: Model, weights: Weights, vocab_size: int) -> float:
+    """How far the engine is from the model's own forward pass, at the worst of all sites."""
+    length = min(PROBE_TOKENS, weights.longest)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocab_size, (2, length), generator=generator).to(model.device)
+    run = model.run(tokens, capture=component_sites(model.graph))
+    with torch.inference_mode():
+        ours = trace(weights, weights.embed(tokens))
+        pairs = [(weights.logits(ours.after[:, -1]), run.logits)]
+        outputs = ours.outputs()
+        for site, theirs in run.captured.items():
+            pairs.append(((outputs.z if site.kind == "z" else outputs.mlp)[site.layer], theirs))
+        return max(_gap(a, b) for a, b in pairs)
+
+
+def _gap(ours: Tensor, theirs: Tensor) -> float:
+    gap = (ours - theirs.float()).abs().max() / theirs.float().abs().max().clamp_min(1e-9)
+    return float(gap.nan_to_num(torch.inf))

@@ -1,0 +1,287 @@
+"""The forward pass of a decoder from any layer, over the last columns alone, many patched rows at once.
+
+The one idea: a patch at columns >= start changes nothing before it, so keys and values of those columns are the
+base run's, shared by all rows and never copied for each; and where the patch touches some columns only, the
+first layer above recomputes queries, keys and values for those alone. Exact up to rounding, differentiable.
+
+Shapes: x is [row, prompt, column, d_model]; a row is one patch, run on every prompt of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.engine.weights import Layer, Weights
+
+MLP_BYTES = 32 * 2**20
+"""Hidden activations of an MLP that are held at once where no gradient needs them."""
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Keys (rotated) and values of one layer, over columns from 0; prompts only, no rows."""
+
+    keys: Float[Tensor, "prompt kv_head column d_head"]
+    values: Float[Tensor, "prompt kv_head column d_head"]
+
+    def until(self, column: int) -> KeysValues:
+        """The columns before `column`, as views."""
+        return KeysValues(self.keys[:, :, :column], self.values[:, :, :column])
+
+    def then(self, more: KeysValues) -> KeysValues:
+        """These columns, then those of `more`."""
+        return KeysValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
+
+
+Replace = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
+"""(kind "z" or "mlp", layer, first column, what computes the value) -> what passes: [row, prompt, column, ...]."""
+
+
+def nothing_replaced(kind: str, layer: int, first: int, compute: Callable[[], Tensor]) -> Tensor:
+    return compute()
+
+
+def rotate(x: Float[Tensor, "row prompt column head d_head"], cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position code on the first part of d_head (Su et al. 2021), halves paired as in NeoX and Llama."""
+    width = cos.shape[-1]
+    turned, straight = x[..., :width], x[..., width:]
+    one, two = turned.chunk(2, dim=-1)
+    turned = turned * cos[:, None] + torch.cat([-two, one], -1) * sin[:, None]
+    return turned if width == x.shape[-1] else torch.cat([turned, straight], -1)
+
+
+class Attention:
+    """Queries, keys and values of one layer, and the pattern between them."""
+
+    def __init__(self, weights: Weights, layer: int, rotation: tuple[Tensor, Tensor] | None) -> None:
+        self.weights, self.layer, self.rotation = weights, weights.layers[layer], rotation
+        self.shape = (weights.n_heads, weights.d_head)
+
+    def queries(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column head d_head"]:
+        """Of normalised `x`, whose first column is `first`."""
+        q = self._by_head(self.layer.query(x))
+        q = self.layer.query_norm(q) if self.layer.query_norm else q
+        return self._rotated(q, first)
+
+    def keys(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column kv_head d_head"]:
+        k = self._by_head(self.layer.key(x))
+        k = self.layer.key_norm(k) if self.layer.key_norm else k
+        return self._rotated(k, first)
+
+    def values(self, x: Tensor) -> Float[Tensor, "row prompt column kv_head d_head"]:
+        return self._by_head(self.layer.value(x))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], -1, self.weights.d_head)
+
+    def _rotated(self, x: Tensor, first: int) -> Tensor:
+        if self.rotation is None:
+            return x
+        cos, sin = (part[first : first + x.shape[2]] for part in self.rotation)
+        return rotate(x, cos, sin)
+
+    def pattern(
+        self, q: Tensor, k: Tensor, before: KeysValues | None
+    ) -> Float[Tensor, "prompt kv_head row query source"]:
+        """Softmax of scores from the last columns `q` (heads of a group beside its columns) to all columns.
+
+        before: the columns that come before `k`'s.
+        """
+        rows, prompts, n_queries, heads, d_head = q.shape
+        kv_heads, groups = k.shape[3], heads // k.shape[3]
+        q = q.view(rows, prompts, n_queries, kv_heads, groups, d_head).permute(1, 3, 0, 2, 4, 5)
+        q = q.reshape(prompts, kv_heads, rows, n_queries * groups, d_head) * self.layer.scale
+        scores = q @ k.permute(1, 3, 0, 4, 2)
+        if n_queries > 1:
+            late = torch.ones(n_queries, k.shape[2], dtype=torch.bool, device=q.device)
+            late = late.triu(k.shape[2] - n_queries + 1).repeat_interleave(groups, 0)
+            scores = scores.masked_fill(late, -torch.inf)
+        if before is not None:
+            earlier = q.flatten(2, 3) @ before.keys.transpose(2, 3)
+            scores = torch.cat([earlier.view(*scores.shape[:-1], -1), scores], -1)
+        return scores.softmax(-1)
+
+    def mix(
+        self, pattern: Tensor, v: Tensor, before: KeysValues | None
+    ) -> Float[Tensor, "row prompt query head d_head"]:
+        """z: values of all columns, weighed by the pattern."""
+        n_before = 0 if before is None else before.values.shape[2]
+        z = pattern[..., n_before:] @ v.permute(1, 3, 0, 2, 4)
+        if before is not None:
+            earlier = pattern[..., :n_before].flatten(2, 3) @ before.values
+            z = z + earlier.view_as(z)
+        prompts, kv_heads, rows, _, d_head = z.shape
+        groups = self.weights.n_heads // kv_heads
+        z = z.view(prompts, kv_heads, rows, -1, groups, d_head).permute(2, 0, 3, 1, 4, 5)
+        return z.flatten(3, 4)
+
+
+def mlp(layer: Layer, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+    """What the MLP of `layer` writes for the residual stream `x`; without gradients, a few columns at a time."""
+
+    def hidden(part: Tensor) -> Tensor:
+        normed = layer.mlp_norm(part)
+        if layer.gate is None:
+            return layer.activation(layer.mlp_in(normed))
+        return layer.activation(layer.gate(normed)) * layer.mlp_in(normed)
+
+    if x.requires_grad:
+        return layer.mlp_out(hidden(x))
+    at_once = max(256, MLP_BYTES // (4 * layer.mlp_in.weight.shape[1]))
+    parts = [layer.mlp_out(hidden(part)) for part in torch.split(x.flatten(0, -2), at_once)]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run of the prompts, and what it leaves for patched ones: residual streams of the columns from `first` on.
+
+    before[l], between[l]: the residual stream before layer l, and behind its attention. z[l]: head outputs.
+    after: behind the last layer. Each [prompt, column - first, ...]. attention[l]: keys and values of all columns.
+    """
+
+    first: int
+    before: tuple[Float[Tensor, "prompt column d_model"], ...]
+    between: tuple[Float[Tensor, "prompt column d_model"], ...]
+    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
+    after: Float[Tensor, "prompt column d_model"]
+    attention: tuple[KeysValues, ...]
+
+    def residual(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
+        """The residual stream before `layer`; behind the last where there is no such layer."""
+        return self.before[layer] if layer < len(self.before) else self.after
+
+    def mlp(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
+        """What the MLP of `layer` wrote."""
+        return self.residual(layer + 1) - self.between[layer]
+
+    def since(self, first: int) -> Trace:
+        """The same with residual streams from column `first` on alone; the memory of the others is given back."""
+
+        def cut(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(part[:, first - self.first :].clone() for part in parts)
+
+        (after,) = cut((self.after,))
+        return Trace(first, cut(self.before), cut(self.between), cut(self.z), after, self.attention)
+
+    def outputs(self) -> Outputs:
+        """What its components put out, without the rest."""
+        return Outputs(self.z, tuple(self.mlp(layer) for layer in range(len(self.z))))
+
+    @property
+    def n_bytes(self) -> int:
+        keys_values = [part for layer in self.attention for part in (layer.keys, layer.values)]
+        return n_bytes((*self.before, *self.between, *self.z, self.after, *keys_values))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What components of each layer put out, over the last columns."""
+
+    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
+    mlp: tuple[Float[Tensor, "prompt column d_model"], ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return n_bytes((*self.z, *self.mlp))
+
+
+def n_bytes(parts: Iterable[Tensor]) -> int:
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+def trace(
+    weights: Weights,
+    x: Float[Tensor, "prompt column d_model"],
+    *,
+    behind: Trace | None = None,
+    write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
+) -> Trace:
+    """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
+
+    write: sees what attention and MLP ("attention", "mlp") of each layer write, and says what is written.
+    Differentiable.
+    """
+    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
+    first = total - x.shape[1]
+    rotation = weights.rotation(total) if weights.rotation else None
+    before, between, zs, attention = [], [], [], []
+    for depth, layer in enumerate(weights.layers):
+        at = Attention(weights, depth, rotation)
+        normed = layer.attention_norm(x)[None]
+        q, k, v = at.queries(normed, first), at.keys(normed, first), at.values(normed)
+        prefix = None if behind is None else behind.attention[depth].until(first)
+        z = at.mix(at.pattern(q, k, prefix), v, prefix)
+        before.append(x)
+        zs.append(z[0])
+        between.append(x + write("attention", depth, layer.out(z[0].flatten(2))))
+        x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
+        own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
+        attention.append(own if prefix is None else prefix.then(own))
+    return Trace(first, tuple(before), tuple(between), tuple(zs), x, tuple(attention))
+
+
+def climb(
+    weights: Weights,
+    base: Trace,
+    layer: int,
+    x: Float[Tensor, "row prompt column d_model"],
+    first: int,
+    replacing: Replace = nothing_replaced,
+) -> Float[Tensor, "row prompt d_model"]:
+    """The last column behind the last layer, of rows whose residual stream before `layer` is `x`.
+
+    x starts at column `first` >= base.first; columns behind it are the base's. The last layer is computed at the
+    last column alone. replacing: see Replace; it is given the columns that are computed.
+    """
+    rotation = weights.rotation(base.attention[0].keys.shape[2]) if weights.rotation else None
+    for depth in range(layer, len(weights.layers)):
+        x = _block(Attention(weights, depth, rotation), depth, base, x, first, replacing)
+    return x[:, :, -1]
+
+
+def _block(
+    attention: Attention, depth: int, base: Trace, x: Tensor, first: int, replacing: Replace
+) -> Float[Tensor, "row prompt column d_model"]:
+    """One layer: from some columns of its input to all columns >= first of its output, of the last layer to one."""
+    weights, layer = attention.weights, attention.layer
+    last = depth + 1 == len(weights.layers)
+    tail = base.residual(depth)[None, :, first - base.first + x.shape[2] :]
+    whole = _joined(x, tail)
+    at = first + whole.shape[2] - 1 if last else first
+    whole = whole[:, :, -1:] if last else whole
+
+    def z() -> Tensor:
+        return _head_outputs(attention, base.attention[depth], x, tail, first, at)
+
+    between = whole + layer.out(replacing("z", depth, at, z).flatten(3))
+    return between + replacing("mlp", depth, at, lambda: mlp(layer, whole if weights.parallel else between))
+
+
+def _head_outputs(
+    attention: Attention, known: KeysValues, x: Tensor, tail: Tensor, first: int, at: int
+) -> Float[Tensor, "row prompt query head d_head"]:
+    """z at the columns from `at` on; keys and values of the columns behind `x` are the known ones."""
+    end, normed = first + x.shape[2], attention.layer.attention_norm(x)
+    k = _joined(attention.keys(normed, first), known.keys[None, :, :, end:].transpose(2, 3))
+    v = _joined(attention.values(normed), known.values[None, :, :, end:].transpose(2, 3))
+    if at < end:
+        q = attention.queries(normed[:, :, at - first :], at)
+    else:
+        q = x.new_empty(len(x), x.shape[1], 0, *attention.shape)
+    if tail.shape[2]:
+        unread = max(0, at - end)
+        rest = attention.layer.attention_norm(tail[:, :, unread:])
+        q = _joined(q, attention.queries(rest, end + unread))
+    prefix = known.until(first) if first else None
+    return attention.mix(attention.pattern(q, k, prefix), v, prefix)
+
+
+def _joined(x: Tensor, tail: Tensor) -> Tensor:
+    """Columns of rows, then columns that all rows share."""
+    return torch.cat([x, tail.expand(len(x), *tail.shape[1:])], 2) if tail.shape[2] else x

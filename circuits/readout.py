@@ -1,0 +1,100 @@
+"""Reading a run: from last logits to the metric, and whether the model still prefers the answer.
+
+The one idea: most metrics read the logits of answers and distractors alone, so nothing else is unembedded unless
+the metric, or the question whether the answer is the most likely token of all, needs the whole vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.batches import Batch
+from circuits.metrics import READS_ANSWERS_ALONE, Metric, Tokens, correct, preferred
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a set of rows gave, one value a prompt: [row, prompt], on the CPU.
+
+    metric: of the clean answers. preferred, correct: see circuits.metrics; correct is None where not asked for.
+    """
+
+    metric: Float[Tensor, "row prompt"]
+    preferred: Bool[Tensor, "row prompt"]
+    correct: Bool[Tensor, "row prompt"] | None = None
+
+    @property
+    def accurate(self) -> Bool[Tensor, "row prompt"]:
+        """correct, for who asked for it."""
+        assert self.correct is not None, "accuracy was not asked for"
+        return self.correct
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How to read the rows of a batch. accuracy: whether to ask which prompts are answered correctly."""
+
+    batch: Batch
+    metric: Metric
+    accuracy: bool = False
+
+    @property
+    def reads_vocabulary(self) -> bool:
+        return self.accuracy or self.metric not in READS_ANSWERS_ALONE
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "token"]:
+        """Answers and distractors of all prompts, each once."""
+        both = (*self.batch.answers, *self.batch.distractors)
+        return torch.tensor(sorted({t for ids in both for t in ids}), device=self.batch.clean.device)
+
+    def of_all(self, logits: Float[Tensor, "row prompt vocab"]) -> Outcome:
+        """From logits of the whole vocabulary."""
+        answers, distractors = self.batch.answers, self.batch.distractors
+        return Outcome(
+            self.metric(logits, answers, distractors).cpu(),
+            preferred(logits, answers, distractors).cpu(),
+            correct(logits, answers).cpu() if self.accuracy else None,
+        )
+
+    def of_some(self, logits: Float[Tensor, "row prompt token"]) -> Outcome:
+        """From logits of self.tokens; for metrics that read no others."""
+        answers, distractors = self._renumbered
+        return Outcome(
+            self.metric(logits, answers, distractors).cpu(), preferred(logits, answers, distractors).cpu()
+        )
+
+    @cached_property
+    def _renumbered(self) -> tuple[Tokens, Tokens]:
+        place = {token: i for i, token in enumerate(self.tokens.tolist())}
+        return (
+            tuple(tuple(place[t] for t in ids) for ids in self.batch.answers),
+            tuple(tuple(place[t] for t in ids) for ids in self.batch.distractors),
+        )
+
+
+def concatenate(parts: Sequence[Outcome], dim: int) -> Outcome:
+    """Outcomes joined along rows (0) or prompts (1)."""
+    return Outcome(
+        torch.cat([p.metric for p in parts], dim),
+        torch.cat([p.preferred for p in parts], dim),
+        None if parts[0].correct is None else torch.cat([p.accurate for p in parts], dim),
+    )
+
+
+def in_prompt_order(batches: Sequence[Batch], parts: Sequence[Outcome]) -> Outcome:
+    """Outcomes of all batches joined, prompts in the order of the prompt set."""
+    order = torch.argsort(torch.tensor([i for batch in batches for i in batch.index]))
+    return reordered(concatenate(parts, dim=1), (slice(None), order))
+
+
+def reordered(outcome: Outcome, index: tuple[slice | Tensor, ...]) -> Outcome:
+    """The rows and prompts that `index` names, in its order."""
+    right = None if outcome.correct is None else outcome.correct[index]
+    return Outcome(outcome.metric[index], outcome.preferred[index], right)
