@@ -62,6 +62,7 @@ def _layer(config: Any, block: Any, d_head: int, depth: int) -> Layer:
         activation=_activation(_plain(mlp)),
         scale=float(scale),
         gate=_affine(mlp.gate) if hasattr(mlp, "gate") else None,
+        joint=_affine(attention.qkv) if config.model_type == "gpt2" else None,
         query_norm=_norm(attention.q_norm, config) if hasattr(attention, "q_norm") else None,
         key_norm=_norm(attention.k_norm, config) if hasattr(attention, "k_norm") else None,
     )

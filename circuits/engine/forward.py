@@ -60,21 +60,31 @@ class Attention:
 
     def __init__(self, weights: Weights, layer: int, rotation: tuple[Tensor, Tensor] | None) -> None:
         self.weights, self.layer, self.rotation = weights, weights.layers[layer], rotation
-        self.shape = (weights.n_heads, weights.d_head)
+
+    def project(
+        self, x: Float[Tensor, "row prompt column d_model"], first: int, queries_from: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [row, prompt, column, head, d_head] each, of normalised `x`.
+
+        first: x's first column. queries_from: how many of x's columns need no query.
+        """
+        if self.layer.joint is None:
+            q, k, v = self.layer.query(x[:, :, queries_from:]), self.layer.key(x), self.layer.value(x)
+        else:
+            widths = [part.weight.shape[1] for part in (self.layer.query, self.layer.key, self.layer.value)]
+            q, k, v = torch.split(self.layer.joint(x), widths, -1)
+            q = q[:, :, queries_from:]
+        k = self._by_head(k)
+        k = self.layer.key_norm(k) if self.layer.key_norm else k
+        return self._queries(q, first + queries_from), self._rotated(k, first), self._by_head(v)
 
     def queries(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column head d_head"]:
         """Of normalised `x`, whose first column is `first`."""
-        q = self._by_head(self.layer.query(x))
-        q = self.layer.query_norm(q) if self.layer.query_norm else q
-        return self._rotated(q, first)
+        return self._queries(self.layer.query(x), first)
 
-    def keys(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column kv_head d_head"]:
-        k = self._by_head(self.layer.key(x))
-        k = self.layer.key_norm(k) if self.layer.key_norm else k
-        return self._rotated(k, first)
-
-    def values(self, x: Tensor) -> Float[Tensor, "row prompt column kv_head d_head"]:
-        return self._by_head(self.layer.value(x))
+    def _queries(self, q: Tensor, first: int) -> Tensor:
+        q = self._by_head(q)
+        return self._rotated(self.layer.query_norm(q) if self.layer.query_norm else q, first)
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.weights.d_head)
@@ -127,8 +137,8 @@ def mlp(layer: Layer, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows
     def hidden(part: Tensor) -> Tensor:
         normed = layer.mlp_norm(part)
         if layer.gate is None:
-            return layer.activation(layer.mlp_in(normed))
-        return layer.activation(layer.gate(normed)) * layer.mlp_in(normed)
+            return layer.mlp_in(normed, layer.activation)
+        return layer.gate(normed, layer.activation) * layer.mlp_in(normed)
 
     if x.requires_grad:
         return layer.mlp_out(hidden(x))
@@ -214,7 +224,7 @@ def trace(
     for depth, layer in enumerate(weights.layers):
         at = Attention(weights, depth, rotation)
         normed = layer.attention_norm(x)[None]
-        q, k, v = at.queries(normed, first), at.keys(normed, first), at.values(normed)
+        q, k, v = at.project(normed, first)
         prefix = None if behind is None else behind.attention[depth].until(first)
         z = at.mix(at.pattern(q, k, prefix), v, prefix)
         before.append(x)
@@ -268,12 +278,9 @@ def _head_outputs(
 ) -> Float[Tensor, "row prompt query head d_head"]:
     """z at the columns from `at` on; keys and values of the columns behind `x` are the known ones."""
     end, normed = first + x.shape[2], attention.layer.attention_norm(x)
-    k = _joined(attention.keys(normed, first), known.keys[None, :, :, end:].transpose(2, 3))
-    v = _joined(attention.values(normed), known.values[None, :, :, end:].transpose(2, 3))
-    if at < end:
-        q = attention.queries(normed[:, :, at - first :], at)
-    else:
-        q = x.new_empty(len(x), x.shape[1], 0, *attention.shape)
+    q, k, v = attention.project(normed, first, min(at, end) - first)
+    k = _joined(k, known.keys[None, :, :, end:].transpose(2, 3))
+    v = _joined(v, known.values[None, :, :, end:].transpose(2, 3))
     if tail.shape[2]:
         unread = max(0, at - end)
         rest = attention.layer.attention_norm(tail[:, :, unread:])

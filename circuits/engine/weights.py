@@ -15,18 +15,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import layer_norm, rms_norm
 
+from circuits.engine.products import product
+
 
 @dataclass(frozen=True)
 class Affine:
-    """x @ weight + bias, in the dtype of the weight; the result is fp32."""
+    """activation(x @ weight + bias), in the dtype of the weight; the result is fp32."""
 
     weight: Float[Tensor, "d_in d_out"]
     bias: Float[Tensor, "d_out"] | None = None
 
-    def __call__(self, x: Float[Tensor, "*rows d_in"]) -> Float[Tensor, "*rows d_out"]:
+    def __call__(
+        self, x: Float[Tensor, "*rows d_in"], activation: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "*rows d_out"]:
         flat = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
-        y = flat @ self.weight if self.bias is None else torch.addmm(self.bias, flat, self.weight)
-        return y.view(*x.shape[:-1], -1).float()
+        return product(flat, self.weight, self.bias, activation).view(*x.shape[:-1], -1).float()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Norm:
 class Layer:
     """One block. query, key, value: d_model -> head * d_head (key and value: kv heads).
 
-    query_norm, key_norm: over d_head, before rotation (Qwen3). gate: of a gated MLP. scale: of attention scores.
+    joint: the three side by side, where they lie so in memory (GPT-2). query_norm, key_norm: over d_head, before
+    rotation (Qwen3). gate: of a gated MLP. scale: of attention scores.
     """
 
     attention_norm: Norm
@@ -62,6 +66,7 @@ class Layer:
     activation: Callable[[Tensor], Tensor]
     scale: float
     gate: Affine | None = None
+    joint: Affine | None = None
     query_norm: Norm | None = None
     key_norm: Norm | None = None
 
