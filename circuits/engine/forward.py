@@ -87,7 +87,7 @@ class Attention:
         return self._rotated(self.layer.query_norm(q) if self.layer.query_norm else q, first)
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], -1, self.weights.d_head)
+        return x.view(*x.shape[:-1], x.shape[-1] // self.weights.d_head, self.weights.d_head)
 
     def _rotated(self, x: Tensor, first: int) -> Tensor:
         if self.rotation is None:

@@ -29,7 +29,11 @@ class Affine:
         self, x: Float[Tensor, "*rows d_in"], activation: Callable[[Tensor], Tensor] | None = None
     ) -> Float[Tensor, "*rows d_out"]:
         flat = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
-        return product(flat, self.weight, self.bias, activation).view(*x.shape[:-1], -1).float()
+        return (
+            product(flat, self.weight, self.bias, activation)
+            .view(*x.shape[:-1], self.weight.shape[1])
+            .float()
+        )
 
 
 @dataclass(frozen=True)
