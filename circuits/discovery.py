@@ -42,6 +42,7 @@ class Plan:
 
     references: name -> heads of a known circuit, to state how well each method finds it.
     direct_references: name -> those that write to the logits, which is all that a direct method can see.
+    memory: bytes that the work may take on top of the model; None leaves it to what is free.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -52,6 +53,7 @@ class Plan:
     n_random: int = 25
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    memory: int | None = None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,10 @@ class Unembedding:
 
 @runtime_checkable
 class Model(Protocol):
-    """A decoder-only language model, in eval mode, on one device."""
+    """A decoder-only language model, in eval mode.
+
+    device: where all that comes out of it lies, also where the model itself is spread over several.
+    """
 
     @property
     def name(self) -> str: ...

@@ -120,7 +120,7 @@ def train(
     rows = x.reshape(-1, x.shape[-1]).float()
     parameters = [getattr(start, name).to(rows.device, copy=True) for name in TENSORS]
     sae = SparseAutoencoder(*parameters)
-    adam = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=rows.device.type in ("cpu", "cuda"))
+    adam = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
     for _ in range(settings.epochs):
         for parameter, gradient in zip(parameters, gradients(sae, rows, settings.l1), strict=True):
             parameter.grad = gradient

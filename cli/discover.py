@@ -71,8 +71,20 @@ def discover(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, cuda:1, mps; auto: an accelerator if there is one, and several together for a model "
+            "too large for one; balanced: several together in any case."
+        ),
+    ] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What the work may take on top of the model, such as 4GB; by what is free if not given."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run folder; runs/TASK-MODEL if not given.")
     ] = None,
@@ -102,10 +114,12 @@ def discover(
 
     [bold]circuit discover --config configs/ioi.yaml[/bold]
     """
+    from circuits.memory import parse_bytes
     from circuits.models.source import find_model
     from cli.prompt_source import draw_prompts, own_prompts
 
     rule = _selection(top, threshold, significance, correction, smallest, prune)
+    budget = None if memory is None else parse_bytes(memory)
     own = own_prompts(task, prompts)
     chosen = _configured(method or list(CORE_METHODS), set_ or [])
     source = find_model(model)
@@ -119,7 +133,7 @@ def discover(
 
     with progress(quiet=json) as show:
         show("loading the model", 0, 1)
-        loaded = load_model(source, device=device, dtype=dtype)
+        loaded = load_model(source, device=device, dtype=dtype, memory=budget)
         show("loading the model", 1, 1)
         drawn = draw_prompts(loaded, task, own, form=form, corruption=corruption, n=pairs, seed=seed)
         _warn_of_words(loaded, drawn)
@@ -131,6 +145,7 @@ def discover(
             batch_size,
             references=drawn.references,
             direct_references=drawn.direct_references,
+            memory=budget,
         )
         found = run_discovery(
             loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json)

@@ -58,10 +58,13 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(0) from None
     except (typer.Exit, typer.Abort):
         raise
-    except MemoryError:
-        _say("There is not enough memory. Try a smaller --batch-size, fewer --pairs, or a smaller model.")
-        raise typer.Exit(MISTAKE) from None
-    except Exception:
+    except Exception as error:
+        if _out_of_memory(error):
+            _say(
+                "There is not enough memory. Try a smaller --memory or --batch-size, shorter prompts, "
+                "--dtype bfloat16, or a smaller model."
+            )
+            raise typer.Exit(MISTAKE) from None
         traceback.print_exc()
         print(
             "\nThis is a fault of circuit, not of yours; nothing was written. "
@@ -69,6 +72,15 @@ def _exit_codes() -> Iterator[None]:
             file=sys.stderr,
         )
         raise typer.Exit(FAULT) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch, which takes long to import, says so by RuntimeErrors."""
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    from circuits.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 @contextmanager

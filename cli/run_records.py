@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -54,8 +53,9 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "batch_size": plan.batch_size,
             "random_circuits": plan.n_random,
             "seed": plan.seed,
-            "device": str(model.device),
+            "device": ", ".join(map(str, model.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
+            "memory": plan.memory,
         },
         "model": {
             "name": found.model,
@@ -74,18 +74,16 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "cost": {
             "seconds": {finding.scores.method: round(finding.seconds, 3) for finding in found.findings},
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": _peak_memory(model),
         },
     }
 
 
-def _peak_memory() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _peak_memory(model: BridgeModel) -> int | None:
+    from circuits.memory import peak_bytes
+
+    peaks = [peak_bytes(device) for device in model.devices]
+    return sum(peak for peak in peaks if peak is not None) or None
 
 
 def nodes_table(found: Discovery) -> pd.DataFrame:

@@ -103,6 +103,26 @@ def test_weights_are_never_unpickled_unguarded() -> None:
                 assert "weights_only=True" in ast.unparse(node), path
 
 
+def _names_an_accelerator(path: Path) -> set[str]:
+    """Lines of code that name a kind of accelerator, whether as text ("cuda:0") or as torch's part (torch.cuda)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {n: n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    parts = {n: n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    modules = {n: ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)}
+    return {ast.unparse(n) for n, words in (texts | parts | modules).items() if "cuda" in words.lower()}
+
+
+def test_devices_are_named_in_one_file_and_in_the_help_of_the_option(tmp_path: Path) -> None:
+    """Code that says cuda runs on one kind of card alone; model.device and torch.accelerator run on all."""
+    found = {path.relative_to(ROOT).as_posix(): _names_an_accelerator(path) for path in FILES}
+    assert found.pop("circuits/devices.py")
+    (help_text,) = found.pop("cli/discover.py")
+    assert "balanced" in help_text
+    assert {file for file, lines in found.items() if lines} == set()
+    (tmp_path / "bad.py").write_text("import torch.cuda\nx.to('cuda:0')\ntorch.cuda.empty_cache()\n# cuda\n")
+    assert len(_names_an_accelerator(tmp_path / "bad.py")) == 3
+
+
 def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
     import torch
 

@@ -19,15 +19,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.devices import Placement, dtype_named, place
 from circuits.engine.architectures import read_weights
 from circuits.engine.check import TOLERANCE, largest_gap
 from circuits.engine.weights import Weights
-from circuits.errors import CircuitError, ModelError, PromptError
+from circuits.errors import ModelError, PromptError
 from circuits.graph import Graph
+from circuits.memory import default_budget, is_out_of_memory
 from circuits.model import Edit, Run, Site, Unembedding
-from circuits.models.source import ModelSource, find_model
+from circuits.models.source import ModelSource, find_model, n_parameters
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPELLING = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\\n"})
 """How byte-level and SentencePiece vocabularies write a space and a new line."""
 
@@ -36,32 +37,44 @@ SMALL_MODEL = 20_000_000
 
 
 def load_model(
-    model: str | ModelSource, *, device: str = "cpu", dtype: str = "float32", prepend_bos: bool = True
+    model: str | ModelSource,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    prepend_bos: bool = True,
+    memory: int | None = None,
 ) -> BridgeModel:
     """The model named `model` (built-in name, directory, hub name) in eval mode.
 
-    Raises ModelError where it cannot be found or loaded, CircuitError for an unknown device or dtype.
+    memory: bytes that work above the model may use; circuits.memory.default_budget where None.
+
+    Raises ModelError where it cannot be found or loaded, CircuitError for a device or dtype that cannot be used
+    (see circuits.devices).
     """
     source = model if isinstance(model, ModelSource) else find_model(model)
-    if dtype not in DTYPES:
-        raise CircuitError(f"There is no dtype {dtype!r}. Known: {', '.join(DTYPES)}.")
-    bridge, tokenizer = _boot(source.directory, _device(device), DTYPES[dtype])
-    return BridgeModel(source, bridge, tokenizer, prepend_bos)
+    kind = dtype_named(dtype)
+    placement = place(device, kind, n_parameters(source.directory) * kind.itemsize)
+    bridge, tokenizer = _boot(source.directory, placement, kind)
+    loaded = BridgeModel(source, bridge, tokenizer, prepend_bos, memory)
+    if kind != torch.float32:
+        _require_run(loaded, dtype)
+    return loaded
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _require_run(model: BridgeModel, dtype: str) -> None:
+    """Raises ModelError where a run mixes dtypes, as TransformerLens 4.3 does in OLMo's rotary positions."""
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        model.run(torch.zeros(1, 1, dtype=torch.long))
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
-        raise CircuitError(f"Device {name!r} cannot be used here ({reason}). Use --device cpu.") from None
-    return device
+        raise ModelError(
+            f"TransformerLens cannot run {model.name} in {dtype} ({reason}). Use --dtype float32."
+        ) from error
 
 
-def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+def _boot(directory: Path, placement: Placement, dtype: torch.dtype) -> tuple[Any, Any]:
     """The bridge, and the tokenizer as its files have it: the bridge gives its own a BOS token if it lacks one."""
     import transformers
     from transformer_lens.model_bridge import TransformerBridge
@@ -70,23 +83,31 @@ def _boot(directory: Path, device: torch.device, dtype: torch.dtype) -> tuple[An
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
     # Absolute, for TransformerLens takes a relative path such as "opt" for its alias of a model on the hub.
-    place = str(directory.absolute())
+    files = str(directory.absolute())
+    where: dict[str, Any] = {"device": str(placement.device)}
+    if placement.shares:
+        where = {"device_map": "balanced", "max_memory": dict(placement.shares)}
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             bridge = TransformerBridge.boot_transformers(
-                place, device=str(device), dtype=dtype, model_class=_WholeCheckpoint
+                files, dtype=dtype, model_class=_WholeCheckpoint, **where
             )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(files)
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"{directory} does not fit in the memory of {placement.device}. "
+                "Use --dtype bfloat16, another --device, or a smaller model."
+            ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"TransformerLens cannot load {directory}: {reason}") from error
     _fuse_gelu(bridge)
     bridge.eval()
     bridge.requires_grad_(False)
-    if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and device.type == "cpu":
+    if sum(p.numel() for p in bridge.parameters()) < SMALL_MODEL and placement.device.type == "cpu":
         torch.set_num_threads(1)
     return bridge, tokenizer
 
@@ -116,12 +137,12 @@ class _WholeCheckpoint:
         return model
 
 
-MEMORY = 2**30
-"""Bytes that work above the model may use, where nobody says."""
-
-
 class BridgeModel:
-    """The Model protocol over one TransformerBridge. directory: where its files lie."""
+    """The Model protocol over one TransformerBridge. directory: where its files lie.
+
+    devices: those that hold weights. On a model that is spread over several, what an edit sees and what is
+    captured is brought to the first (`device`), and what an edit returns is taken back.
+    """
 
     def __init__(
         self,
@@ -129,7 +150,7 @@ class BridgeModel:
         bridge: Any,
         tokenizer: Any,
         prepend_bos: bool = True,
-        memory: int = MEMORY,
+        memory: int | None = None,
     ) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
         self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
@@ -141,7 +162,8 @@ class BridgeModel:
         )
         self.d_model, self.n_ctx = int(cfg.d_model), int(cfg.n_ctx)
         self.dtype: torch.dtype = next(bridge.parameters()).dtype
-        self.device: torch.device = next(bridge.parameters()).device
+        self.devices: tuple[torch.device, ...] = tuple(dict.fromkeys(p.device for p in bridge.parameters()))
+        self.device = self.devices[0]
         self.vocab_size: int = bridge.W_U.shape[-1]
         if not getattr(self._tokenizer, "is_fast", False):
             raise ModelError(
@@ -151,12 +173,14 @@ class BridgeModel:
         self.bos = bos if prepend_bos and bos is not None and bos < self.vocab_size else None
         specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
-        self.memory = memory
+        self.memory = default_budget(self.device).total if memory is None else memory
         self.weights: Weights | None = None
         self.weights, self.path = self._engine()
 
     def _engine(self) -> tuple[Weights | None, str]:
         """The weights where the engine's numbers are the model's own; and which path patching takes, in words."""
+        if self.spread:
+            return None, "portable: the model is spread over several devices"
         weights = read_weights(self._bridge)
         if weights is None:
             return None, f"portable: the engine does not know {self._bridge.original_model.config.model_type}"
@@ -164,6 +188,11 @@ class BridgeModel:
         if gap > TOLERANCE[self.dtype]:
             return None, f"portable: the engine is off by {gap:.1g} of the largest value"
         return weights, "exact engine"
+
+    @property
+    def spread(self) -> bool:
+        """Whether the weights lie on several devices."""
+        return len(self.devices) > 1
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""
@@ -202,15 +231,23 @@ class BridgeModel:
         hooks = [
             (
                 self._hook_name(site),
-                partial(_pass, site, edits.get(site), captured if site in capture else None),
+                partial(_pass, site, self.device, edits.get(site), captured if site in capture else None),
             )
             for site in dict.fromkeys([*edits, *capture])
         ]
         with torch.inference_mode():
             logits = self._bridge.run_with_hooks(
-                tokens.to(self.device), return_type="logits", fwd_hooks=hooks, logits_to_keep=1
+                tokens.to(self.device),
+                return_type="logits",
+                fwd_hooks=hooks,
+                logits_to_keep=1,
+                use_cache=False,
             )
-        return Run(logits[:, -1].float(), captured)
+        return Run(self._home(logits[:, -1]), captured)
+
+    def _home(self, value: Tensor) -> Tensor:
+        """In fp32 on `device`, wherever the model has it."""
+        return value.detach().to(self.device, torch.float32)
 
     def _hook_name(self, site: Site) -> str:
         return {
@@ -227,28 +264,33 @@ class BridgeModel:
         bias = getattr(attention, "b_O", None)
         if bias is None:
             bias = torch.zeros(self.d_model, device=self.device)
-        return attention.W_O.detach().float(), bias.detach().float()
+        return self._home(attention.W_O), self._home(bias)
 
     def unembedding(self) -> Unembedding:
         cfg = self._bridge.cfg
         if (getattr(cfg, "output_logits_soft_cap", None) or -1) > 0:
             raise ModelError(f"{self.name} caps its logits, so no component's effect on them is linear.")
         norm = self._bridge.ln_final.original_component
-        gain = norm.weight.detach().float() + (1.0 if cfg.rmsnorm_uses_offset else 0.0)
-        weight = self._bridge.W_U.detach().float()
+        gain = self._home(norm.weight) + (1.0 if cfg.rmsnorm_uses_offset else 0.0)
+        weight = self._home(self._bridge.W_U)
         shift = getattr(norm, "bias", None)
-        bias = self._bridge.b_U.detach().float() + (0.0 if shift is None else shift.detach().float() @ weight)
+        bias = self._home(self._bridge.b_U) + (0.0 if shift is None else self._home(shift) @ weight)
         folded = gain[:, None] * weight
         centres = cfg.normalization_type.startswith("LN")
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
 
 
 def _pass(
-    site: Site, change: Edit | None, captured: dict[Site, Tensor] | None, value: Tensor, hook: object
+    site: Site,
+    home: torch.device,
+    change: Edit | None,
+    captured: dict[Site, Tensor] | None,
+    value: Tensor,
+    hook: object,
 ) -> Tensor:
-    """What a hook does with the value at its site: edits it, then keeps it."""
+    """What a hook does with the value at its site: edits it, then keeps it, both at home."""
     if change is not None:
-        value = change(value)
+        value = change(value.to(home)).to(value.device)
     if captured is not None:
-        captured[site] = value
+        captured[site] = value.to(home)
     return value

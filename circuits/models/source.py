@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def _from_hub(name: str) -> Path:
         ) from None
     check_directory(directory)
     return directory
+
+
+def n_parameters(directory: Path) -> int:
+    """How many numbers the weight files hold, by their headers; pickled files are taken to hold 32-bit numbers."""
+    from safetensors import safe_open
+
+    # A repository may hold its weights a second time, under another name and in another layout.
+    files = sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("*.safetensors"))
+    if not files:
+        return sum(file.stat().st_size for file in directory.glob("pytorch_model*.bin")) // 4
+    total = 0
+    for file in files:
+        with safe_open(file, framework="numpy") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total
 
 
 def weights_hash(directory: Path) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import read_model
 
-from circuits.errors import CircuitError, ModelError
+from circuits.errors import ModelError
 from circuits.models.bridge import load_model
 from circuits.models.builtin_models import builtin_names
-from circuits.models.source import find_model, weights_hash
+from circuits.models.source import find_model, n_parameters, weights_hash
 
 
 @pytest.fixture
@@ -147,15 +148,20 @@ def test_an_unknown_hub_name_without_network_fails_soon_and_says_what_there_is(n
     assert ("Did you mean 'planted-ioi'?" in message) == (name == "plantd-ioi")
 
 
-def test_unknown_devices_and_dtypes_are_named(copy: Path) -> None:
-    with pytest.raises(CircuitError, match=r"no dtype 'float8'\. Known: float32"):
-        load_model(str(copy), dtype="float8")
-    with pytest.raises(CircuitError, match="Device 'gpu' cannot be used here"):
-        load_model(str(copy), device="gpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(CircuitError, match=r"Device 'cuda' cannot be used here .*--device cpu"):
-            load_model(str(copy), device="cuda")
-        assert load_model(str(copy), device="auto").device.type == "cpu"
+def test_the_numbers_in_the_weight_files_are_counted_without_loading_them(
+    copy: Path, directory: Callable[[str], Path]
+) -> None:
+    model = read_model(copy)
+    n = sum(p.numel() for p in model.parameters())
+    assert n_parameters(copy) == n
+    (copy / "consolidated.safetensors").write_bytes((copy / "model.safetensors").read_bytes())
+    assert n_parameters(copy) == n
+    model.save_pretrained(copy / "shards", max_shard_size="20KB")
+    assert len(list((copy / "shards").glob("*.safetensors"))) > 1
+    assert n_parameters(copy / "shards") == n
+    (copy / "pickled").mkdir()
+    torch.save(model.state_dict(), copy / "pickled" / "pytorch_model.bin")
+    assert n_parameters(copy / "pickled") == pytest.approx(n, rel=0.2)
 
 
 def test_the_hash_is_of_weights_and_config(copy: Path, directory: Callable[[str], Path]) -> None:

@@ -141,6 +141,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "more than there are": (("discover", "ioi", *QUICK, "--top", "99"), ("99", "21")),
     "unknown dtype": (("discover", "ioi", *QUICK, "--dtype", "float8"), ("float8", "bfloat16")),
     "unknown device": (("discover", "ioi", *QUICK, "--device", "gpu"), ("gpu", "cpu")),
+    "device that no machine has": (("discover", "ioi", *QUICK, "--device", "cpu:7"), ("'cpu:7'", "has cpu")),
+    "no amount of memory": (("discover", "ioi", *QUICK, "--memory", "4"), ("'4'", "4GB or 512MiB")),
+    "negative memory": (("discover", "ioi", *QUICK, "--memory", "-1GB"), ("'-1GB'", "4GB")),
     "task the model has no words for": (("discover", "arithmetic", *QUICK), ("planted-ioi",)),
     "missing prompt file": (("discover", "--prompts", "none.jsonl"), ("none.jsonl",)),
     "unknown config": (("discover", "--config", "none.yaml"), ("none.yaml",)),
@@ -245,15 +248,73 @@ def test_ctrl_c_and_a_polite_kill_leave_nothing(tmp_path: Path, stop: signal.Sig
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bad_amount_of_memory_is_refused_before_a_model_is_looked_for(circuit: Invoke) -> None:
+    result = circuit("discover", "ioi", "--model", "./nowhere", "--memory", "much")
+    assert result.exit_code == 2
+    assert "'much'" in result.stderr
+    assert "nowhere" not in result.stderr
+
+
+def test_the_memory_asked_for_is_recorded_in_bytes(circuit: Invoke, tmp_path: Path) -> None:
+    Path("c.yaml").write_text(
+        "task: ioi\nmodel: planted-ioi\nmethod: logit-attribution\npairs: 24\nmemory: 1.5 GiB\n"
+    )
+    assert circuit("discover", "--config", "c.yaml", "--output", "a").exit_code == 0
+    assert circuit("discover", "--config", "c.yaml", "--memory", "2GB", "--output", "b").exit_code == 0
+    assert circuit("discover", "ioi", *QUICK, "--output", "c").exit_code == 0
+    runs = [read_run(tmp_path / name).run for name in "abc"]
+    assert [run["config"]["memory"] for run in runs] == [3 * 2**29, 2 * 10**9, None]
+    assert {run["config"]["device"] for run in runs} == {"cpu"}
+    assert all(run["cost"]["peak_memory_bytes"] > 50_000_000 for run in runs)
+
+
+def test_a_dtype_that_the_device_lacks_is_refused_with_those_that_work(
+    circuit: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8-bit floats stand in for a device's gap: no CPU multiplies them."""
+    import torch
+
+    monkeypatch.setattr("circuits.devices.DTYPES", {"float32": torch.float32, "float8": torch.float8_e4m3fn})
+    result = circuit("discover", "ioi", *QUICK, "--dtype", "float8")
+    assert result.exit_code == 2
+    assert "Device cpu cannot compute in float8" in " ".join(result.stderr.split())
+    assert "--dtype float32" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_one_message_and_leaves_nothing(
+    error: Exception, circuit: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.prompt_source.sample_task", full)
+    result = circuit("discover", "ioi", *QUICK)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert "not enough memory" in result.stderr
+    assert "--memory" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fault_of_ours_is_exit_code_3(circuit: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("inside")
+        raise fault
 
-    monkeypatch.setattr("cli.prompt_source.sample_task", broken)
-    result = circuit("discover", "ioi", *QUICK)
-    assert result.exit_code == 3
-    assert "ZeroDivisionError" in result.stderr
-    assert "Please report it" in result.stderr
+    for fault in (ZeroDivisionError("inside"), RuntimeError("shapes differ")):
+        monkeypatch.setattr("cli.prompt_source.sample_task", broken)
+        result = circuit("discover", "ioi", *QUICK)
+        assert result.exit_code == 3
+        assert f"{type(fault).__name__}: {fault}" in result.stderr
+        assert "Please report it" in result.stderr
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported(tmp_path: Path) -> None:
