@@ -1,12 +1,12 @@
 """Batches: pairs of one token length, clean and corrupt aligned position by position.
 
 The one idea: no padding anywhere. Pairs are sorted by length and cut into batches of equal length, so the
-answer is always behind the last token and no mask is needed. A pair that does not fit is named.
+answer is always behind the last token and no mask is needed; those of one length are sorted by where clean and
+corrupt begin to differ, for columns before that are not computed for any patch. A pair that does not fit is named.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuits.engine.footprint import prompts_at_once
 from circuits.errors import CircuitError, PromptError
 from circuits.model import Model
 from circuits.prompts import PromptPair
@@ -33,6 +34,12 @@ class TokenPair:
     distractors: tuple[int, ...]
     positions: Mapping[str, int]
     negative: tuple[int, ...]
+
+    @property
+    def first_difference(self) -> int:
+        """The first position at which clean and corrupt differ; the length where they do not."""
+        pairs = enumerate(zip(self.clean, self.corrupt, strict=True))
+        return next((position for position, (a, b) in pairs if a != b), len(self.clean))
 
 
 @dataclass(frozen=True)
@@ -139,10 +146,11 @@ def unknown_words(model: Model, pairs: Sequence[PromptPair]) -> tuple[str, ...]:
 def make_batches(
     model: Model, pairs: Sequence[PromptPair], *, batch_size: int = 64, names: Sequence[str] | None = None
 ) -> tuple[Batch, ...]:
-    """Batches of at most `batch_size` rows of one length, shortest first.
+    """Batches of at most `batch_size` rows of one length, shortest first, and of no more than memory holds.
 
     names: what errors call each pair; "prompt 1", "prompt 2" ... where None.
-    Raises PromptError (see tokenize_pair), and where there are no pairs.
+    Raises PromptError (see tokenize_pair), and where there are no pairs; CircuitError where memory is short even
+    for one.
     """
     if not pairs:
         raise PromptError("There are no prompts to work on.")
@@ -151,18 +159,20 @@ def make_batches(
     tokenized = [
         tokenize_pair(model, pair, names[i] if names else f"prompt {i + 1}") for i, pair in enumerate(pairs)
     ]
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for i, pair in enumerate(tokenized):
-        by_length[len(pair.clean)].append(i)
+    order = sorted((len(pair.clean), pair.first_difference, i) for i, pair in enumerate(tokenized))
     batches = []
-    for length in sorted(by_length):
-        rows = by_length[length]
-        for start in range(0, len(rows), batch_size):
-            index = tuple(rows[start : start + batch_size])
-            part = tuple(tokenized[i] for i in index)
-            clean, corrupt = (
-                torch.tensor([getattr(p, side) for p in part], device=model.device)
-                for side in ("clean", "corrupt")
-            )
-            batches.append(Batch(index, clean, corrupt, part))
+    while order:
+        length, first, _ = order[0]
+        at_once = min(batch_size, prompts_at_once(model, length, first))
+        index = tuple(i for other, _, i in order[:at_once] if other == length)
+        order = order[len(index) :]
+        batches.append(_batch(model, index, tuple(tokenized[i] for i in index)))
     return tuple(batches)
+
+
+def _batch(model: Model, index: tuple[int, ...], pairs: tuple[TokenPair, ...]) -> Batch:
+    clean, corrupt = (
+        torch.tensor([getattr(pair, side) for pair in pairs], device=model.device)
+        for side in ("clean", "corrupt")
+    )
+    return Batch(index, clean, corrupt, pairs)

@@ -83,6 +83,19 @@ def component_sites(graph: Graph) -> tuple[Site, ...]:
     return tuple(Site(kind, layer) for layer in range(graph.n_layers) for kind in ("z", "mlp"))
 
 
+def starts(keep: Bool[Tensor, "row layer unit"]) -> list[tuple[list[int], int, str]]:
+    """(rows, layer, kind) by where rows leave the base run: "z" or "mlp" of a layer, or "none".
+
+    The units of a layer are its heads, then its MLP.
+    """
+    groups: dict[tuple[int, str], list[int]] = {}
+    for row, layers in enumerate((~keep).int().tolist()):
+        touched = next((n for n, units in enumerate(layers) if any(units)), None)
+        kind = "none" if touched is None else "z" if any(layers[touched][:-1]) else "mlp"
+        groups.setdefault((touched or 0, kind), []).append(row)
+    return [(rows, layer, kind) for (layer, kind), rows in sorted(groups.items())]
+
+
 def keep_masks(graph: Graph, circuits: Iterable[Iterable[str]]) -> Bool[Tensor, "row component"]:
     """One row a circuit: True at its components, in the order of graph.components."""
     kept = [set(circuit) for circuit in circuits]

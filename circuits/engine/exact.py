@@ -14,15 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.engine.footprint import Columns, Footprint
 from circuits.engine.forward import Outputs, Replace, climb, mlp, trace
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, first_difference
+from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
-
-Columns = tuple[int, int]
-"""First column and the one behind the last."""
 
 
 class ExactRun:
@@ -35,6 +33,9 @@ class ExactRun:
         self.length = tokens.shape[1]
         with torch.inference_mode():
             self.first = min(first_difference(tokens, donor), self.length - 1)
+            self.footprint = Footprint(
+                weights, len(tokens), self.length, self.first, resamples=donor.tokens is not None
+            )
             self.base = trace(weights, weights.embed(tokens)).since(self.first)
             self.other = self._donor_run()
         self.memory = memory
@@ -58,7 +59,7 @@ class ExactRun:
         order, parts = [], []
         by_layer = keep.cpu().view(len(keep), len(self.weights.layers), self.weights.n_heads + 1)
         with torch.inference_mode():
-            for rows, layer, kind in _starts(by_layer):
+            for rows, layer, kind in starts(by_layer):
                 order += rows
                 parts += self._rows(by_layer[rows], layer, kind, readout, where)
         return reordered(concatenate(parts, 0), (torch.tensor(order).argsort(),))
@@ -72,7 +73,7 @@ class ExactRun:
         where: Bool[Tensor, "prompt pos"] | None,
     ) -> list[Outcome]:
         """Rows that all leave the base run at one place."""
-        first, end = self._columns(layer, where)
+        first, end = self.footprint.columns(layer, where)
         if kind == "none" or first >= end:
             same = self._read(self.base.after[None, :, -1], readout)
             return [reordered(same, (torch.zeros(len(keep), dtype=torch.long),))]
@@ -83,31 +84,12 @@ class ExactRun:
             final = climb(self.weights, self.base, layer + 1, x, first, self._replaced(keep[rows], where))
             return self._read(final, readout)
 
-        return in_chunks(len(keep), self.rows_at_once(self.length - first), work)
+        n_logits = self.weights.vocab_size if readout.reads_vocabulary else 0
+        return in_chunks(len(keep), self.rows_at_once(self.length - first, n_logits), work)
 
-    def rows_at_once(self, n_columns: int) -> int:
+    def rows_at_once(self, n_columns: int, n_logits: int = 0) -> int:
         """How many rows fit the memory budget beside the base run."""
-        return max(1, (self.memory - self.held_bytes) // self.row_bytes(n_columns))
-
-    def row_bytes(self, n_columns: int) -> int:
-        """Memory of one row: residual streams, queries, keys, values, scores; the MLP is bounded by itself."""
-        heads = self.weights.n_heads
-        widths = 5 * self.weights.d_model + 5 * heads * self.weights.d_head + 3 * heads * self.length
-        return 4 * len(self.tokens) * n_columns * widths
-
-    @property
-    def held_bytes(self) -> int:
-        """What the base run and the donor's hold."""
-        return self.base.n_bytes + (self.other.n_bytes if self.other else 0)
-
-    def _columns(self, layer: int, where: Tensor | None) -> Columns:
-        """The columns that are replaced in some prompt and can change the answer."""
-        first, end = self.first, self.length
-        if where is not None:
-            inside = where.any(0).nonzero()
-            first = max(first, int(inside.min())) if len(inside) else self.length
-            end = int(inside.max()) + 1 if len(inside) else self.length
-        return (max(first, self.length - 1), end) if layer + 1 == len(self.weights.layers) else (first, end)
+        return self.footprint.rows_at_once(n_columns, self.memory, n_logits)
 
     def _behind_attention(
         self, keep: Tensor, layer: int, columns: Columns, where: Tensor | None
@@ -207,14 +189,3 @@ class ExactRun:
         if readout.reads_vocabulary:
             return readout.of_all(self.weights.logits(x))
         return readout.of_some(self.weights.logits(x, readout.tokens))
-
-
-def _starts(keep: Bool[Tensor, "row layer unit"]) -> list[tuple[list[int], int, str]]:
-    """(rows, layer, kind) by where rows leave the base run: "z" or "mlp" of a layer, or "none"."""
-    groups: dict[tuple[int, str], list[int]] = {}
-    for row, layers in enumerate((~keep).int().tolist()):
-        touched = next((n for n, units in enumerate(layers) if any(units)), None)
-        kind = "none" if touched is None else "z" if any(layers[touched][:-1]) else "mlp"
-        place = (touched or 0, kind)
-        groups.setdefault(place, []).append(row)
-    return [(rows, layer, kind) for (layer, kind), rows in sorted(groups.items())]

@@ -142,9 +142,13 @@ def mlp(layer: Layer, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows
 
     if x.requires_grad:
         return layer.mlp_out(hidden(x))
-    at_once = max(256, MLP_BYTES // (4 * layer.mlp_in.weight.shape[1]))
-    parts = [layer.mlp_out(hidden(part)) for part in torch.split(x.flatten(0, -2), at_once)]
+    parts = [layer.mlp_out(hidden(part)) for part in torch.split(x.flatten(0, -2), mlp_tokens(layer))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
+
+
+def mlp_tokens(layer: Layer) -> int:
+    """How many tokens the MLP of `layer` works on at once."""
+    return max(256, MLP_BYTES // (4 * layer.mlp_in.weight.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -183,11 +187,6 @@ class Trace:
         """What its components put out, without the rest."""
         return Outputs(self.z, tuple(self.mlp(layer) for layer in range(len(self.z))))
 
-    @property
-    def n_bytes(self) -> int:
-        keys_values = [part for layer in self.attention for part in (layer.keys, layer.values)]
-        return n_bytes((*self.before, *self.between, *self.z, self.after, *keys_values))
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -195,10 +194,6 @@ class Outputs:
 
     z: tuple[Float[Tensor, "prompt column head d_head"], ...]
     mlp: tuple[Float[Tensor, "prompt column d_model"], ...]
-
-    @property
-    def n_bytes(self) -> int:
-        return n_bytes((*self.z, *self.mlp))
 
 
 def n_bytes(parts: Iterable[Tensor]) -> int:

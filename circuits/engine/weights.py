@@ -99,6 +99,10 @@ class Weights:
     def dtype(self) -> torch.dtype:
         return self.unembed.weight.dtype
 
+    @property
+    def vocab_size(self) -> int:
+        return self.unembed.weight.shape[1]
+
     def logits(
         self, x: Float[Tensor, "*rows d_model"], tokens: Int[Tensor, "token"] | None = None
     ) -> Float[Tensor, "*rows token"]:
