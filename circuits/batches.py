@@ -65,6 +65,10 @@ class Batch:
         pairs = tuple(self.pairs[row] for row in rows)
         return Batch(tuple(self.index[row] for row in rows), self.clean[rows], self.corrupt[rows], pairs)
 
+    def until(self, row: int) -> Batch:
+        """The rows before `row`."""
+        return Batch(self.index[:row], self.clean[:row], self.corrupt[:row], self.pairs[:row])
+
     def __len__(self) -> int:
         return len(self.pairs)
 

@@ -125,7 +125,9 @@ def discover(
     CircuitError where the metric does not tell clean from corrupt.
     """
     halves = split(len(prompts), plan.seed)
-    found_on, judged_on = (_batches(model, prompts, half, plan) for half in (halves.discovery, halves.judged))
+    found_on, judged_on = (
+        batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
+    )
     metric = metric_named(plan.metric)
     before = baseline(model, judged_on, metric, seed=plan.seed)
     on_baseline(before)
@@ -200,9 +202,10 @@ def split(n: int, seed: int) -> Halves:
     return Halves(tuple(sorted(order[: n // 2])), tuple(sorted(order[n // 2 :])))
 
 
-def _batches(
+def batches_of(
     model: Model, prompts: Sequence[PromptPair], half: Sequence[int], plan: Plan
 ) -> tuple[Batch, ...]:
+    """One half of the prompts, by the names that errors call them."""
     names = [f"prompt {i + 1}" for i in half]
     return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
 

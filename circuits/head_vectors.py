@@ -8,7 +8,7 @@ Bui 2024 (arXiv 2405.12522); their published tensors are the means.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.model import Model, Site
+from circuits.work import Work, total, whole_passes
 
 Position = Literal["mean", "last"]
 
@@ -53,19 +54,23 @@ def head_outputs(
     return torch.cat(written, dim=1)
 
 
-def _of_prompts(
-    model: Model, prompts: Sequence[tuple[int, ...]], position: Position, batch_size: int
-) -> Float[Tensor, "example head d_model"]:
+def _of_one_length(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Which prompts run together."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(prompts):
         by_length[len(prompt)].append(i)
+    for rows in by_length.values():
+        yield from (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
+
+
+def _of_prompts(
+    model: Model, prompts: Sequence[tuple[int, ...]], position: Position
+) -> Float[Tensor, "example head d_model"]:
     shape = (len(prompts), len(model.graph.heads), model.d_model)
     x = torch.empty(shape, dtype=torch.float32, device=model.device)
-    for rows in by_length.values():
-        for start in range(0, len(rows), batch_size):
-            some = rows[start : start + batch_size]
-            tokens = torch.tensor([prompts[i] for i in some], device=model.device)
-            x[some] = head_outputs(model, tokens, position)
+    for some in _of_one_length(prompts):
+        tokens = torch.tensor([prompts[i] for i in some], device=model.device)
+        x[some] = head_outputs(model, tokens, position)
     return x
 
 
@@ -74,8 +79,20 @@ def collect(model: Model, batches: Sequence[Batch], position: Position) -> HeadV
 
     One forward pass for each batch of one length, no padding.
     """
+    prompts = _prompts(batches)
+    x = _of_prompts(model, prompts, position)
+    return HeadVectors(x, np.arange(len(x)) < len(prompts) // 2)
+
+
+def _prompts(batches: Sequence[Batch]) -> list[tuple[int, ...]]:
+    """Positives, then negatives."""
     by_index = {i: pair for batch in batches for i, pair in zip(batch.index, batch.pairs, strict=True)}
     pairs = [by_index[i] for i in sorted(by_index)]
-    prompts = [pair.clean for pair in pairs] + [pair.negative for pair in pairs]
-    x = _of_prompts(model, prompts, position, ROWS)
-    return HeadVectors(x, np.arange(len(x)) < len(pairs))
+    return [pair.clean for pair in pairs] + [pair.negative for pair in pairs]
+
+
+def passes(model: Model, batches: Sequence[Batch]) -> Work:
+    """What `collect` runs."""
+    prompts = _prompts(batches)
+    parts = [whole_passes(model, len(rows), len(prompts[rows[0]])) for rows in _of_one_length(prompts)]
+    return total(parts)

@@ -78,8 +78,9 @@ def select(
 ) -> Choice:
     """The circuit of `scores` under `selection`; `faithfulness` is asked by "pruned" and "smallest".
 
-    Raises CircuitError where more components are asked for than there are.
+    Raises CircuitError for scores that the rule does not fit, see check.
     """
+    check(selection, scores.method, len(scores.components), scores.unit)
     if selection.rule == "pruned":
         return _pruned(scores, selection, faithfulness, progress)
     if selection.rule == "smallest":
@@ -89,16 +90,25 @@ def select(
     return (_top if selection.rule == "top" else _threshold)(scores, selection)
 
 
+def check(selection: Selection, method: str, n_components: int, unit: str) -> None:
+    """Raises CircuitError where more components are asked for than `method` scores, or a test it has no data for."""
+    if selection.rule == "top" and selection.n > n_components:
+        raise CircuitError(
+            f"--top {selection.n} asks for more components than {method} scores ({n_components})."
+        )
+    if selection.rule == "significance" and unit != "prompt":
+        raise CircuitError(
+            f"{method} has no score for each prompt, so significance cannot be tested. "
+            "Select by --top, by --threshold, or by --smallest."
+        )
+
+
 def _circuit(scores: Scores, kept: Sequence[str], rule: str) -> Circuit:
     wanted = set(kept)
     return Circuit(tuple(c for c in scores.components if c in wanted), scores.method, rule)
 
 
 def _top(scores: Scores, selection: Selection) -> Choice:
-    if selection.n > len(scores.components):
-        raise CircuitError(
-            f"--top {selection.n} asks for more components than {scores.method} scores ({len(scores.components)})."
-        )
     return Choice(_circuit(scores, scores.ranking()[: selection.n], f"top {selection.n} by size of score"))
 
 
@@ -111,12 +121,7 @@ def _threshold(scores: Scores, selection: Selection) -> Choice:
 
 
 def _significance(scores: Scores, selection: Selection, seed: int) -> Choice:
-    if scores.unit != "prompt":
-        raise CircuitError(
-            f"{scores.method} has no score for each prompt, so significance cannot be tested. "
-            "Select by --top, by --threshold, or by --smallest."
-        )
-    permutations = _permutations(len(scores.components), selection.alpha)
+    permutations = n_permutations(len(scores.components), selection.alpha)
     flipped = sign_flip_pvalues(scores.samples, permutations=permutations, seed=seed)
     p = adjust_pvalues(flipped, selection.correction)
     kept = [c for c, value in zip(scores.components, p, strict=True) if value <= selection.alpha]
@@ -124,7 +129,7 @@ def _significance(scores: Scores, selection: Selection, seed: int) -> Choice:
     return Choice(_circuit(scores, kept, rule), bool(kept), "" if kept else "no component is significant")
 
 
-def _permutations(n_components: int, alpha: float) -> int:
+def n_permutations(n_components: int, alpha: float) -> int:
     """Enough for the smallest possible p-value to stay below alpha once corrected, within reason."""
     return min(max(5000, math.ceil(2 * n_components / alpha)), MOST_PERMUTATIONS)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,10 +12,11 @@ from cli.config import use_config
 from cli.guard import guarded
 
 if TYPE_CHECKING:
-    from circuits.discovery import Discovery
+    from circuits.discovery import Discovery, Plan
     from circuits.evaluation import Baseline
     from circuits.methods.method import Method, Options
     from circuits.models.bridge import BridgeModel
+    from circuits.progress import Progress
     from circuits.selection import Selection
     from cli.prompt_source import Prompts
 
@@ -114,44 +116,70 @@ def discover(
 
     [bold]circuit discover --config configs/ioi.yaml[/bold]
     """
+    options = locals()
+    from cli.render import progress
+
+    with progress(quiet=json) as show:
+        ready = prepared(options, show)
+        from circuits.discovery import discover as run_discovery
+        from cli.run_output import summary, write_run
+
+        found = run_discovery(
+            ready.model,
+            ready.drawn.pairs,
+            ready.plan,
+            show,
+            lambda b: _state_baseline(ready.model, b, ready.drawn, json),
+        )
+        write_run(ready.folder, found, ready.model, ready.drawn, force=force)
+    _report(found, ready.folder, summary(found, ready.drawn, ready.folder), json)
+
+
+class Ready(NamedTuple):
+    """A discovery that can begin. folder: where its run goes."""
+
+    model: BridgeModel
+    drawn: Prompts
+    plan: Plan
+    folder: Path
+
+
+def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
+    """What the options of `circuit discover` ask for: all checked, the model loaded, the prompts drawn."""
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
     from cli.prompt_source import draw_prompts, own_prompts
 
-    rule = _selection(top, threshold, significance, correction, smallest, prune)
-    budget = None if memory is None else parse_bytes(memory)
-    own = own_prompts(task, prompts)
-    chosen = _configured(method or list(CORE_METHODS), set_ or [])
-    source = find_model(model)
-    folder = _output(output, force, f"{own.name if own else task}-{source.name}")
+    rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
+    selection = _selection(**{name: options[name] for name in rules})
+    memory = None if options["memory"] is None else parse_bytes(options["memory"])
+    own = own_prompts(options["task"], options["prompts"])
+    methods = _configured(options["method"] or list(CORE_METHODS), options["set_"] or [])
+    source = find_model(options["model"])
+    folder = _output(
+        options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
+    )
 
     from circuits.discovery import Plan
-    from circuits.discovery import discover as run_discovery
     from circuits.models.bridge import load_model
-    from cli.render import progress
-    from cli.run_output import summary, write_run
 
-    with progress(quiet=json) as show:
-        show("loading the model", 0, 1)
-        loaded = load_model(source, device=device, dtype=dtype, memory=budget)
-        show("loading the model", 1, 1)
-        drawn = draw_prompts(loaded, task, own, form=form, corruption=corruption, n=pairs, seed=seed)
-        _warn_of_words(loaded, drawn)
-        plan = Plan(
-            chosen,
-            metric or drawn.metric,
-            rule,
-            seed,
-            batch_size,
-            references=drawn.references,
-            direct_references=drawn.direct_references,
-            memory=budget,
-        )
-        found = run_discovery(
-            loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json)
-        )
-        write_run(folder, found, loaded, drawn, force=force)
-    _report(found, folder, summary(found, drawn, folder), json)
+    show("loading the model", 0, 1)
+    model = load_model(source, device=options["device"], dtype=options["dtype"], memory=memory)
+    show("loading the model", 1, 1)
+    kind = {name: options[name] for name in ("form", "corruption", "seed")}
+    drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
+    _warn_of_words(model, drawn)
+    plan = Plan(
+        methods,
+        options["metric"] or drawn.metric,
+        selection,
+        options["seed"],
+        options["batch_size"],
+        references=drawn.references,
+        direct_references=drawn.direct_references,
+        memory=memory,
+    )
+    return Ready(model, drawn, plan, folder)
 
 
 def _selection(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import typer
 
 from cli.discover import discover
 from cli.listings import methods, models, tasks
+from cli.plan import plan
 from cli.train import train
 
 app = typer.Typer(
@@ -15,10 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, tasks, models, methods, train):
+for command in (discover, plan, tasks, models, methods, train):
     app.command()(command)
 
 
 def run() -> None:
     """The `circuit` command."""
-    app()
+    try:
+        app()
+    finally:
+        # On its way out Python would search all that torch and its kin have made for garbage: a second for nothing.
+        gc.freeze()

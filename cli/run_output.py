@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.records import write_text
 from circuits.runs import write_records, writing_run
-from cli.run_records import circuit_record, edges_table, evaluation_record, links, nodes_table, run_record
+from cli.run_records import links, records
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Finding
@@ -22,43 +22,43 @@ MANY = 60
 
 def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, *, force: bool) -> None:
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
+    kept = records(found, model, drawn)
+    with writing_run(path, force) as folder:
+        write_records(folder, **kept)
+        for name, content in documents(found, drawn, kept["run"]):
+            (folder / name).write_bytes(content)
+
+
+def documents(found: Discovery, drawn: Prompts, run: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Every file beside the records, as it is made: pictures, tensors, the circuit as a graph, the report.
+
+    run: what run.json holds.
+    """
     from safetensors.numpy import save
 
     from cli.report.markdown import report
 
-    run = run_record(found, model, drawn)
-    with writing_run(path, force) as folder:
-        write_records(
-            folder,
-            run=run,
-            prompts=found.prompts,
-            nodes=nodes_table(found),
-            edges=edges_table(found),
-            circuit=circuit_record(found),
-            evaluation=evaluation_record(found),
-        )
-        for finding in found.findings:
-            _draw_scores(folder, found, drawn, finding)
-            for stem, tensors in finding.scores.artifacts.items():
-                (folder / f"{stem}.safetensors").write_bytes(save(dict(tensors)))
-        _draw_circuit(folder, found, drawn)
-        write_text(folder / "report.md", report(found, run))
+    for finding in found.findings:
+        yield from _score_pictures(found, drawn, finding)
+        for stem, tensors in finding.scores.artifacts.items():
+            yield f"{stem}.safetensors", save(dict(tensors))
+    yield from _circuit_pictures(found, drawn)
+    yield "report.md", report(found, run).encode()
 
 
-def _draw_scores(folder: Path, found: Discovery, drawn: Prompts, finding: Finding) -> None:
+def _score_pictures(found: Discovery, drawn: Prompts, finding: Finding) -> Iterator[tuple[str, bytes]]:
     from cli.report.figure import png
     from cli.report.heatmap import heatmap, position_heatmap
 
     scores, circuit = finding.scores, finding.circuit
     look = _look(found, drawn, scores)
-    (folder / f"heatmap-{scores.method}.png").write_bytes(png(heatmap(found.graph, scores, circuit, **look)))
+    yield f"heatmap-{scores.method}.png", png(heatmap(found.graph, scores, circuit, **look))
     if scores.by_position:
         rows = circuit.nodes if len(scores.components) > MANY else None
-        figure = position_heatmap(scores, rows, circuit, **look)
-        (folder / f"positions-{scores.method}.png").write_bytes(png(figure))
+        yield f"positions-{scores.method}.png", png(position_heatmap(scores, rows, circuit, **look))
 
 
-def _draw_circuit(folder: Path, found: Discovery, drawn: Prompts) -> None:
+def _circuit_pictures(found: Discovery, drawn: Prompts) -> Iterator[tuple[str, bytes]]:
     """The first method's circuit as pictures and as GraphML."""
     from circuits.exchange.graphml import scored_circuit, to_graphml
     from cli.report.drawing import drawing
@@ -66,11 +66,11 @@ def _draw_circuit(folder: Path, found: Discovery, drawn: Prompts) -> None:
 
     first = found.findings[0]
     shown = scored_circuit(found.graph, first.circuit, first.scores)
-    write_text(folder / "circuit.graphml", to_graphml(replace(shown, links=links(found, first))))
+    yield "circuit.graphml", to_graphml(replace(shown, links=links(found, first))).encode()
     look = _look(found, drawn, first.scores)
     picture = drawing(found.graph, first.circuit, first.scores, links(found, first), **look)
-    (folder / "circuit.svg").write_bytes(svg(picture))
-    (folder / "circuit.png").write_bytes(png(picture))
+    yield "circuit.svg", svg(picture)
+    yield "circuit.png", png(picture)
 
 
 def _look(found: Discovery, drawn: Prompts, scores: Scores) -> dict[str, Any]:

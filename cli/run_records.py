@@ -31,6 +31,18 @@ def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | N
     return {link: measured.get(link) for link in found.graph.links(finding.circuit.nodes)}
 
 
+def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
+    """What circuits.runs.write_records writes, by the names that it gives them."""
+    return {
+        "run": run_record(found, model, drawn),
+        "prompts": found.prompts,
+        "nodes": nodes_table(found),
+        "edges": edges_table(found),
+        "circuit": circuit_record(found),
+        "evaluation": evaluation_record(found),
+    }
+
+
 def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
     """run.json: what was asked for, on what, with what; everything that varies from run to run is under "cost"."""
     import torch

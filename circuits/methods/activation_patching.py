@@ -26,6 +26,7 @@ from circuits.model import Model
 from circuits.patching import BaseRun, base_run
 from circuits.readout import Outcome, Readout, concatenate, in_prompt_order
 from circuits.scores import Scores
+from circuits.work import Work, Workload, account, batch_passes
 
 
 class PatchingOptions(Options):
@@ -58,7 +59,7 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     Both are positive where the component supports the behaviour. by_position holds the effect of patching one
     position alone; prompts that lack it are left out of its mean.
     """
-    components = model.graph.heads if options.components == "heads" else model.graph.components
+    components = _scored(model, options)
     mean = mean_donor(model, problem.batches) if options.ablation == "mean" else None
     effects: list[Outcome] = []
     sums: dict[str, np.ndarray] = {}
@@ -66,8 +67,7 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     total = sum(1 + len(list(_places(b, options.positions))) for b in problem.batches) * len(components)
     done = 0
     for batch in problem.batches:
-        base = batch.corrupt if options.direction == "denoising" else batch.clean
-        run, readout = base_run(model, base, _donor(batch, options, mean)), Readout(batch, problem.metric)
+        run, readout = base_run(model, *_swap(batch, options, mean)), Readout(batch, problem.metric)
         for label, where in ((None, None), *_places(batch, options.positions)):
             outcome = _effects(model, run, readout, options, components, where)
             if label is None:
@@ -88,12 +88,34 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     )
 
 
-def _donor(batch: Batch, options: PatchingOptions, mean: Donor | None) -> Donor:
+def work(model: Model, problem: Problem, options: PatchingOptions) -> Workload:
+    """The rows that `score` asks for."""
+    components, constant = _scored(model, options), zero_donor() if options.ablation == "mean" else None
+    total = batch_passes(model, problem.batches, 2) if constant else Work()
+    positions: dict[str, None] = {}
+    for batch in problem.batches:
+        runs, readout = account(model, *_swap(batch, options, constant)), Readout(batch, problem.metric)
+        total += runs.begun
+        places = dict(_places(batch, options.positions))
+        positions |= dict.fromkeys(places)
+        for where in (None, *places.values()):
+            total += runs.unpatched(readout)
+            for layer in _by_layer(model, components):
+                total += runs.measure(all_but_one(model.graph, layer), readout, where)
+    return Workload(components, total, positions=tuple(positions))
+
+
+def _scored(model: Model, options: PatchingOptions) -> tuple[str, ...]:
+    return model.graph.heads if options.components == "heads" else model.graph.components
+
+
+def _swap(batch: Batch, options: PatchingOptions, mean: Donor | None) -> tuple[Tensor, Donor]:
+    """The tokens that run, and what replaces outputs there."""
+    if options.direction == "denoising":
+        return batch.corrupt, resample_donor(batch.clean)
     if options.ablation == "zero":
-        return zero_donor()
-    if mean is not None:
-        return mean
-    return resample_donor(batch.clean if options.direction == "denoising" else batch.corrupt)
+        return batch.clean, zero_donor()
+    return batch.clean, mean or resample_donor(batch.corrupt)
 
 
 def _effects(
@@ -142,4 +164,5 @@ METHOD = Method(
     paper="Zhang & Nanda 2023, arXiv 2309.16042",
     options=PatchingOptions,
     score=score,
+    work=work,
 )

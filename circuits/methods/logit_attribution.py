@@ -23,6 +23,7 @@ from circuits.metrics import logit_difference
 from circuits.model import Model, Site, Unembedding
 from circuits.probes import probe
 from circuits.scores import Scores
+from circuits.work import Rehearsal, Workload, batch_passes
 
 
 class AttributionOptions(Options):
@@ -70,6 +71,14 @@ def score(model: Model, problem: Problem, options: AttributionOptions) -> Scores
     )
 
 
+def work(model: Model, problem: Problem, options: AttributionOptions) -> Workload:
+    """One forward pass a prompt, or two, and the folded unembedding once for each of them and each batch."""
+    probe(model, problem.batches[0].clean[:2]).require_additive(model)
+    times = 1 + options.contrast
+    folding = Rehearsal(model.unembedding, times * len(problem.batches))
+    return Workload(model.graph.components, batch_passes(model, problem.batches, times), (folding,))
+
+
 def attribute(model: Model, batch: Batch, tokens: Tensor) -> Float[Tensor, "batch part"]:
     """[prompt, component..., input, biases, logit difference]: the parts, then what they should sum to."""
     run = model.run(tokens, capture=(Site("input"), Site("final"), *component_sites(model.graph)))
@@ -111,4 +120,5 @@ METHOD = Method(
     options=AttributionOptions,
     score=score,
     direct=True,
+    work=work,
 )

@@ -18,6 +18,7 @@ from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.progress import Progress, silent
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class Options(BaseModel):
@@ -45,6 +46,7 @@ class Method:
     """score(model, problem, options) -> Scores; positive means that the component supports the behaviour.
 
     direct: it sees only what components write straight to the logits.
+    work: says what `score` is going to do for the same arguments, before it does it; None where nobody knows.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Method:
     options: type[Options]
     score: Callable[[Model, Problem, Any], Scores]
     direct: bool = False
+    work: Callable[[Model, Problem, Any], Workload] | None = None
 
     def configure(self, settings: Mapping[str, object]) -> Options:
         """Options from `settings`; raises CircuitError that names every unknown option and bad value."""

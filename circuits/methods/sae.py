@@ -14,7 +14,7 @@ and an AUROC means little without the controls, which run in every trial on the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -27,11 +27,12 @@ from circuits import controls, sae
 from circuits.codes import appearances, node_scores, pair_head_scores, pair_scores
 from circuits.errors import CircuitError, PromptError
 from circuits.graph import Graph
-from circuits.head_vectors import HeadVectors, collect
+from circuits.head_vectors import HeadVectors, collect, passes
 from circuits.judgement import agreement, judge, verdict
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.scores import Scores
+from circuits.work import Rehearsal, Work, Workload
 
 PUBLISHED_TRIALS = 10
 
@@ -86,9 +87,45 @@ def run_trial(data: HeadVectors, options: SaeOptions, seed: int, trial: int) -> 
     return Trial(node, appearances(table), table, rivals, trained)
 
 
-def _data(model: Model, problem: Problem, options: SaeOptions) -> HeadVectors:
+REHEARSED_FLOPS = 10**9
+"""Enough to time training by, little enough to be done at once."""
+
+REHEARSED_NUMBERS = 10**7
+
+
+def work(model: Model, problem: Problem, options: SaeOptions) -> Workload:
+    """A forward pass a prompt and negative; training and controls are rehearsed on vectors drawn at random."""
+    _require_prompts(problem)
+    n, heads, d_model = 2 * sum(map(len, problem.batches)), len(model.graph.heads), model.d_model
+    fewer = max(4, min(n, REHEARSED_NUMBERS // (heads * d_model)))
+    rows = min(options.examples, n) * heads
+    epochs = max(1, min(options.epochs, REHEARSED_FLOPS // (10 * rows * d_model * options.features)))
+    generator = torch.Generator().manual_seed(problem.seed)
+    some = HeadVectors(torch.randn(fewer, heads, d_model, generator=generator), np.arange(fewer) < fewer // 2)
+    one = HeadVectors(torch.randn(n, 1, d_model, generator=generator), np.arange(n) < n // 2)
+    few = torch.randn(rows, d_model, generator=generator)
+    start = sae.untrained(d_model, options.features, generator)
+    training = replace(options.settings, epochs=epochs)
+    untrained = options.model_copy(update={"epochs": 0})
+    return Workload(
+        model.graph.heads,
+        passes(model, problem.batches) + Work(bytes=4 * n * heads * d_model),
+        (
+            Rehearsal(lambda: sae.train(start, few, training), options.trials * options.epochs / epochs),
+            Rehearsal(lambda: run_trial(some, untrained, problem.seed, 0), options.trials * n / fewer),
+            Rehearsal(lambda: controls.probe_accuracy(*one), heads),
+        ),
+        unit="trial",
+    )
+
+
+def _require_prompts(problem: Problem) -> None:
     if sum(len(batch) for batch in problem.batches) < 2:
         raise PromptError("sae counts codes over prompts and needs at least 2; give more prompts.")
+
+
+def _data(model: Model, problem: Problem, options: SaeOptions) -> HeadVectors:
+    _require_prompts(problem)
     data = collect(model, problem.batches, options.position)
     if not bool(data.x.isfinite().all()):
         raise CircuitError("sae: the model's activations overflow. Load it with --dtype float32.")
@@ -195,4 +232,5 @@ METHOD = Method(
     paper="O'Neill and Bui 2024, arXiv 2405.12522",
     options=SaeOptions,
     score=score,
+    work=work,
 )

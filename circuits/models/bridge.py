@@ -190,6 +190,11 @@ class BridgeModel:
         return weights, "exact engine"
 
     @property
+    def n_bytes(self) -> int:
+        """What the weights take."""
+        return sum(p.numel() * p.element_size() for p in self._bridge.parameters())
+
+    @property
     def spread(self) -> bool:
         """Whether the weights lie on several devices."""
         return len(self.devices) > 1

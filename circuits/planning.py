@@ -1,0 +1,264 @@
+"""Planning: what a discovery will run, hold and take, told before it does any of it.
+
+The one idea: go through the stages of circuits.discovery with accounts in place of runs, and price what they count
+by a short calibration. Rows, passes and FLOPs are counted; two things are not known beforehand and estimated from
+what is usual: how many circuits pruning asks about, and how large the circuit is that random ones are drawn like.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from circuits.batches import Batch
+from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
+from circuits.circuit import Circuit
+from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
+from circuits.evaluation import (
+    BAND_PROMPTS,
+    Ablation,
+    Baseline,
+    Estimate,
+    RandomBand,
+    Verdict,
+    mean_estimate,
+    random_circuits,
+)
+from circuits.interventions import keep_masks, resample_donor, zero_donor
+from circuits.methods.method import Method, Options, Problem
+from circuits.metrics import Metric, metric_named
+from circuits.model import Model
+from circuits.prompts import PromptPair
+from circuits.readout import Readout
+from circuits.scores import Scores
+from circuits.selection import Choice, check, n_permutations
+from circuits.statistics import sign_flip_pvalues
+from circuits.work import Rehearsal, Work, Workload, account, batch_passes, full_flops, total
+
+QUESTIONS = 0.8
+"""Circuits that pruning asks about beside the prefixes, as a share of the components: 0.2 to 1.25 on the built-in
+models, for it starts from the shortest faithful prefix, and that hangs on the ranking."""
+
+REHEARSED_PERMUTATIONS = 1000
+
+
+@dataclass(frozen=True)
+class PromptsAhead:
+    """lengths, first_differences: tokens, and the position from which clean and corrupt differ -> how many pairs."""
+
+    discovery: int
+    judged: int
+    tokens: int
+    lengths: Mapping[int, int]
+    first_differences: Mapping[int, int]
+    batches: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a discovery. work, seconds: None where nobody knows."""
+
+    name: str
+    work: Work | None
+    seconds: Seconds | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a discovery is going to do.
+
+    workloads: of the methods, in the order of the plan; None where a method says nothing. full_flops: of a prompt's
+    forward pass in full, on average.
+    """
+
+    prompts: PromptsAhead
+    stages: tuple[Stage, ...]
+    workloads: tuple[Workload | None, ...]
+    full_flops: float
+
+    @property
+    def work(self) -> Work:
+        return total([stage.work for stage in self.stages if stage.work])
+
+    @property
+    def seconds(self) -> Seconds:
+        return sum((stage.seconds for stage in self.stages if stage.seconds), Seconds())
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Stages that are not in the sums."""
+        return tuple(stage.name for stage in self.stages if stage.seconds is None)
+
+
+def plan_discovery(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> Forecast:
+    """The forecast of circuits.discovery.discover for the same arguments; raises as it does."""
+    halves = split(len(prompts), plan.seed)
+    found_on, judged_on = (
+        batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
+    )
+    problem = Problem(found_on, metric_named(plan.metric), plan.seed, plan.references)
+    workloads = tuple(_workload(model, problem, plan, *method) for method in plan.methods)
+    jobs = list(_jobs(model, problem, judged_on, plan, workloads))
+    clock = calibrate(model, problem)
+    ahead = _prompts_ahead(found_on, judged_on)
+    in_full = sum(n * full_flops(model, length) for length, n in ahead.lengths.items())
+    stages = tuple(job.priced(clock) for job in jobs)
+    return Forecast(ahead, stages, workloads, in_full / len(prompts))
+
+
+def _workload(
+    model: Model, problem: Problem, plan: Plan, method: Method, options: Options
+) -> Workload | None:
+    ahead = method.work(model, problem, options) if method.work else None
+    if ahead:
+        check(plan.selection, method.name, len(ahead.components), ahead.unit)
+    return ahead
+
+
+def _prompts_ahead(found_on: Sequence[Batch], judged_on: Sequence[Batch]) -> PromptsAhead:
+    batches = (*found_on, *judged_on)
+    pairs = [pair for batch in batches for pair in batch.pairs]
+    lengths, differences = (
+        Counter(each) for each in ([len(p.clean) for p in pairs], [p.first_difference for p in pairs])
+    )
+    return PromptsAhead(
+        discovery=sum(map(len, found_on)),
+        judged=sum(map(len, judged_on)),
+        tokens=sum(length * n for length, n in lengths.items()),
+        lengths=dict(sorted(lengths.items())),
+        first_differences=dict(sorted(differences.items())),
+        batches=len(batches),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A stage without its price. work: None where nobody knows."""
+
+    name: str
+    work: Work | None
+    rehearsals: tuple[Rehearsal, ...] = ()
+
+    def priced(self, clock: Clock) -> Stage:
+        seconds = clock.seconds(self.work, self.rehearsals) if self.work is not None else None
+        return Stage(self.name, self.work, seconds)
+
+
+def _jobs(
+    model: Model,
+    problem: Problem,
+    judged_on: tuple[Batch, ...],
+    plan: Plan,
+    workloads: Sequence[Workload | None],
+) -> Iterator[_Job]:
+    """The stages of a discovery, in its order."""
+    values = np.random.default_rng(0).random(sum(map(len, judged_on)))
+
+    def interval() -> object:
+        return mean_estimate(values, 0)
+
+    yield _Job("baseline", batch_passes(model, judged_on, 2), (Rehearsal(interval, 4),))
+    yield _Job("mean outputs", batch_passes(model, problem.batches, 2))
+    benches: set[tuple[str, ...]] = set()
+    for (method, _), ahead in zip(plan.methods, workloads, strict=True):
+        played = ahead.components if ahead else model.graph.components
+        yield _Job(f"{method.name}: scores", ahead and ahead.work, ahead.rehearsals if ahead else ())
+        yield _selecting(_Ahead(model, problem.batches, problem.metric, played), plan, method.name)
+        at = _Ahead(model, judged_on, problem.metric, played)
+        judging = total([at.verdict(plan, ablation, ends=played not in benches) for ablation in ABLATIONS])
+        yield _Job(f"{method.name}: judging", judging, (Rehearsal(interval, 3 * len(ABLATIONS)),))
+        chance = total([at.first(BAND_PROMPTS).band(plan, ablation) for ablation in ABLATIONS])
+        yield _Job(f"{method.name}: random circuits", chance)
+        benches.add(played)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A bench (see circuits.evaluation.Bench) that counts."""
+
+    model: Model
+    batches: tuple[Batch, ...]
+    metric: Metric
+    played: tuple[str, ...]
+
+    def first(self, n: int) -> _Ahead:
+        kept = (batch.where(lambda index: index < n) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+
+    def outcome(
+        self,
+        circuits: Sequence[Sequence[str]],
+        ablation: Ablation,
+        *,
+        begun: bool = True,
+        accuracy: bool = False,
+    ) -> Work:
+        """begun: whether base runs are made for it."""
+        free = set(self.model.graph.components) - set(self.played)
+        keep, work = keep_masks(self.model.graph, ({*circuit, *free} for circuit in circuits)), Work()
+        for batch in self.batches:
+            donor = resample_donor(batch.corrupt) if ablation == "resample" else zero_donor()
+            runs = account(self.model, batch.clean, donor)
+            work += runs.measure(keep, Readout(batch, self.metric, accuracy))
+            work += runs.begun if begun else Work()
+        return work
+
+    def ends(self, ablation: Ablation) -> Work:
+        return self.outcome([(), self.played], ablation)
+
+    def verdict(self, plan: Plan, ablation: Ablation, *, ends: bool) -> Work:
+        """ends: whether both ends of the scale are still to be found."""
+        circuit = _usual_circuit(self.played, plan)
+        judged = self.outcome([circuit.nodes], ablation, accuracy=True)
+        return judged + self.ends(ablation) if ends else judged
+
+    def band(self, plan: Plan, ablation: Ablation) -> Work:
+        circuit = _usual_circuit(self.played, plan)
+        chance = random_circuits(self.model.graph, self.played, circuit, plan.n_random, plan.seed)
+        return self.ends(ablation) + self.outcome([circuit.nodes, *chance], ablation)
+
+
+def _usual_circuit(played: tuple[str, ...], plan: Plan) -> Circuit:
+    """As large as circuits are as a rule, of any components."""
+    size = plan.selection.n if plan.selection.rule == "top" else max(1, round(CIRCUIT * len(played)))
+    drawn = np.random.default_rng(plan.seed).permutation(played)[:size]
+    return Circuit(tuple(map(str, drawn)), "", "")
+
+
+def _selecting(at: _Ahead, plan: Plan, method: str) -> _Job:
+    name, rule, few = f"{method}: selection", plan.selection.rule, at.first(SELECTION_PROMPTS)
+    if rule == "significance":
+        samples = np.random.default_rng(0).normal(size=(sum(map(len, at.batches)), len(at.played)))
+        times = n_permutations(len(at.played), plan.selection.alpha) / REHEARSED_PERMUTATIONS
+        flips = Rehearsal(lambda: sign_flip_pvalues(samples, permutations=REHEARSED_PERMUTATIONS), times)
+        return _Job(name, Work(), (flips,))
+    if rule not in ("smallest", "pruned"):
+        return _Job(name, Work())
+    most = max(1, int(plan.selection.most * len(at.played))) if rule == "smallest" else len(at.played)
+    asked = few.outcome([at.played[:n] for n in range(1, most + 1)], "resample", begun=False)
+    if rule == "pruned":
+        question = few.outcome([_usual_circuit(at.played, plan).nodes], "resample", begun=False)
+        asked += question * round(QUESTIONS * len(at.played))
+    return _Job(name, few.ends("resample") + asked)
+
+
+def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: Forecast) -> Discovery:
+    """A discovery of the shape that is forecast, its numbers drawn at random: to rehearse what is made of one."""
+    draw, sure = np.random.default_rng(plan.seed), Estimate(0.5, 0.4, 0.6)
+    judged, findings = forecast.prompts.judged, []
+    for (method, _), ahead in zip(plan.methods, forecast.workloads, strict=True):
+        ahead = ahead or Workload(model.graph.components, Work())
+        n = len(ahead.components)
+        by_position = {label: draw.normal(size=n) for label in ahead.positions}
+        samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit == "prompt" else 10, n))
+        scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position)
+        band = RandomBand(plan.n_random, min(BAND_PROMPTS, judged), 0.0, 0.1, 0.2, 0.04)
+        verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in ABLATIONS)
+        choice = Choice(_usual_circuit(ahead.components, plan))
+        findings.append(Finding(scores, choice, verdicts, (), 0.0))
+    before = Baseline(judged, sure, sure, sure, sure)
+    halves = split(len(prompts), plan.seed)
+    return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), ())

@@ -1,0 +1,251 @@
+"""What patching will cost: the calls of circuits.patching, answered with work instead of outcomes.
+
+The one idea: an account takes the tokens, donors and keep-masks that a base run takes, and counts what that would
+compute; so a method states its work in the words in which it does it, and nothing has to run. See
+circuits.engine.footprint for the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from circuits.batches import Batch
+from circuits.engine.footprint import Columns, Footprint, portable_bytes
+from circuits.engine.portable import ROW_TOKENS
+from circuits.engine.weights import Weights
+from circuits.interventions import Donor, first_difference, starts
+from circuits.memory import in_chunks
+from circuits.model import Model
+from circuits.readout import Readout
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that adds up.
+
+    rows: patched rows. passes: prompts run forward, patched or not; a tool that shares nothing runs each in full.
+    flops, calls: of the exact engine, matrix products and layers (of any number of rows; reading the answers is one
+    more). model_flops, model_calls: of the model's own forward pass. bytes: the most that is held at once, on top of
+    the model.
+    """
+
+    rows: int = 0
+    passes: int = 0
+    flops: int = 0
+    calls: int = 0
+    model_flops: int = 0
+    model_calls: int = 0
+    bytes: int = 0
+
+    @property
+    def all_flops(self) -> int:
+        return self.flops + self.model_flops
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.rows + other.rows,
+            self.passes + other.passes,
+            self.flops + other.flops,
+            self.calls + other.calls,
+            self.model_flops + other.model_flops,
+            self.model_calls + other.model_calls,
+            max(self.bytes, other.bytes),
+        )
+
+    def __mul__(self, times: int) -> Work:
+        """The same done `times` times, one after another."""
+        return Work(
+            times * self.rows,
+            times * self.passes,
+            times * self.flops,
+            times * self.calls,
+            times * self.model_flops,
+            times * self.model_calls,
+            self.bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Work that no count of forward passes tells: a short piece of it, and how many such pieces it is."""
+
+    piece: Callable[[], object]
+    times: float
+
+
+class Workload(NamedTuple):
+    """What a method is going to do. components, unit, positions: of its scores, see circuits.scores."""
+
+    components: tuple[str, ...]
+    work: Work
+    rehearsals: tuple[Rehearsal, ...] = ()
+    unit: str = "prompt"
+    positions: tuple[str, ...] = ()
+
+
+class Account(Protocol):
+    """The work of a BaseRun. begun: of making it."""
+
+    @property
+    def begun(self) -> Work: ...
+
+    def unpatched(self, readout: Readout) -> Work: ...
+
+    def measure(
+        self,
+        keep: Bool[Tensor, "row component"],
+        readout: Readout,
+        where: Bool[Tensor, "prompt pos"] | None = None,
+    ) -> Work: ...
+
+
+def account(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> Account:
+    """The account of circuits.patching.base_run for the same arguments; a donor's means are not looked at."""
+    n_prompts, length = tokens.shape
+    if model.weights is None or length > model.weights.longest:
+        return PortableAccount(model, n_prompts, length, donor.tokens is not None)
+    first = min(first_difference(tokens, donor), length - 1)
+    return ExactAccount(
+        Footprint(model.weights, n_prompts, length, first, donor.tokens is not None), model.memory
+    )
+
+
+@dataclass(frozen=True)
+class ExactAccount:
+    """Of circuits.engine.exact.ExactRun."""
+
+    footprint: Footprint
+    memory: int
+
+    @property
+    def weights(self) -> Weights:
+        return self.footprint.weights
+
+    @property
+    def begun(self) -> Work:
+        runs = 1 + self.footprint.resamples
+        return Work(
+            passes=runs * self.footprint.n_prompts,
+            flops=self.footprint.base_flops,
+            calls=runs * len(self.weights.layers),
+            bytes=self.footprint.making_bytes,
+        )
+
+    def unpatched(self, readout: Readout) -> Work:
+        return Work(flops=self._reading(1, readout), calls=1)
+
+    def measure(
+        self,
+        keep: Bool[Tensor, "row component"],
+        readout: Readout,
+        where: Bool[Tensor, "prompt pos"] | None = None,
+    ) -> Work:
+        by_layer = keep.view(len(keep), len(self.weights.layers), self.weights.n_heads + 1)
+        total = Work(rows=len(keep), passes=len(keep) * self.footprint.n_prompts)
+        for rows, layer, kind in starts(by_layer):
+            columns = self.footprint.columns(layer, where)
+            if kind == "none" or columns[0] >= columns[1]:
+                total += self.unpatched(readout)
+            else:
+                total += self._rows(by_layer[rows], layer, kind, columns, readout, where is not None)
+        return total
+
+    def _rows(
+        self,
+        keep: Bool[Tensor, "row layer unit"],
+        layer: int,
+        kind: str,
+        columns: Columns,
+        readout: Readout,
+        masked: bool,
+    ) -> Work:
+        shape, n_columns = self.footprint, self.footprint.length - columns[0]
+        n_logits = self.weights.vocab_size if readout.reads_vocabulary else 0
+
+        def work(rows: slice) -> Work:
+            some = keep[rows]
+            return Work(
+                flops=shape.rows_flops(some, layer, kind, columns, masked=masked)
+                + self._reading(len(some), readout),
+                calls=len(self.weights.layers) - layer + 1,
+                bytes=shape.held_bytes + shape.rows_bytes(len(some), n_columns, n_logits),
+            )
+
+        return total(in_chunks(len(keep), shape.rows_at_once(n_columns, self.memory, n_logits), work))
+
+    def _reading(self, n_rows: int, readout: Readout) -> int:
+        n = self.weights.vocab_size if readout.reads_vocabulary else len(readout.tokens)
+        return self.footprint.logits_flops(n_rows, n)
+
+
+@dataclass(frozen=True)
+class PortableAccount:
+    """Of circuits.engine.portable.PortableRun."""
+
+    model: Model
+    n_prompts: int
+    length: int
+    resamples: bool
+
+    @property
+    def begun(self) -> Work:
+        return whole_passes(self.model, self.n_prompts, self.length) if self.resamples else Work()
+
+    def unpatched(self, readout: Readout) -> Work:
+        return whole_passes(self.model, self.n_prompts, self.length)
+
+    def measure(
+        self,
+        keep: Bool[Tensor, "row component"],
+        readout: Readout,
+        where: Bool[Tensor, "prompt pos"] | None = None,
+    ) -> Work:
+        def work(rows: slice) -> Work:
+            return whole_passes(self.model, len(keep[rows]) * self.n_prompts, self.length)
+
+        at_once = max(1, ROW_TOKENS // (self.n_prompts * self.length))
+        return Work(rows=len(keep)) + total(in_chunks(len(keep), at_once, work))
+
+
+def total(parts: Sequence[Work]) -> Work:
+    return sum(parts, Work())
+
+
+def whole_passes(model: Model, n_prompts: int, length: int) -> Work:
+    """The model's own forward pass on `n_prompts` prompts, all that components put out kept."""
+    return Work(
+        passes=n_prompts,
+        model_flops=n_prompts * full_flops(model, length),
+        model_calls=1,
+        bytes=n_prompts * sum(portable_bytes(model, length)),
+    )
+
+
+def batch_passes(model: Model, batches: Sequence[Batch], times: int = 1) -> Work:
+    """A whole pass over every batch, `times` times."""
+    return total([whole_passes(model, len(batch), batch.clean.shape[1]) for batch in batches]) * times
+
+
+_COUNTED: WeakKeyDictionary[Model, dict[int, int]] = WeakKeyDictionary()
+
+
+def full_flops(model: Model, length: int) -> int:
+    """FLOPs of the forward pass of one prompt, logits behind its last token: from shapes where the engine knows the
+    model, else counted while one such prompt runs."""
+    if model.weights is not None:
+        whole = Footprint(model.weights, 1, length, 0, resamples=False)
+        return whole.base_flops + whole.logits_flops(1, model.weights.vocab_size)
+    known = _COUNTED.setdefault(model, {})
+    if length not in known:
+        with FlopCounterMode(display=False) as counter:
+            model.run(torch.zeros(1, length, dtype=torch.long, device=model.device))
+        known[length] = counter.get_total_flops()
+    return known[length]
