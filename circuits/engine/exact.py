@@ -35,7 +35,7 @@ class ExactRun:
         self.length = tokens.shape[1]
         with torch.inference_mode():
             self.first = min(first_difference(tokens, donor), self.length - 1)
-            self.base = trace(weights, weights.embed(tokens)).since(self.first)
+            self.base = trace(weights, weights.embed(tokens), keep_from=self.first)
             self.other = self._donor_run()
         self.memory = memory
 

@@ -33,10 +33,6 @@ class KeysValues:
         """The columns before `column`, as views."""
         return KeysValues(self.keys[:, :, :column], self.values[:, :, :column])
 
-    def then(self, more: KeysValues) -> KeysValues:
-        """These columns, then those of `more`."""
-        return KeysValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
-
 
 Replace = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
 """(kind "z" or "mlp", layer, first column, what computes the value) -> what passes: [row, prompt, column, ...]."""
@@ -105,7 +101,7 @@ class Attention:
         rows, prompts, n_queries, heads, d_head = q.shape
         kv_heads, groups = k.shape[3], heads // k.shape[3]
         q = q.view(rows, prompts, n_queries, kv_heads, groups, d_head).permute(1, 3, 0, 2, 4, 5)
-        q = q.reshape(prompts, kv_heads, rows, n_queries * groups, d_head) * self.layer.scale
+        q = q.reshape(prompts, kv_heads, rows, n_queries * groups, d_head)
         scores = q @ k.permute(1, 3, 0, 4, 2)
         if n_queries > 1:
             late = torch.ones(n_queries, k.shape[2], dtype=torch.bool, device=q.device)
@@ -114,7 +110,7 @@ class Attention:
         if before is not None:
             earlier = q.flatten(2, 3) @ before.keys.transpose(2, 3)
             scores = torch.cat([earlier.view(*scores.shape[:-1], -1), scores], -1)
-        return scores.softmax(-1)
+        return (scores * self.layer.scale).softmax(-1)
 
     def mix(
         self, pattern: Tensor, v: Tensor, before: KeysValues | None
@@ -170,15 +166,6 @@ class Trace:
         """What the MLP of `layer` wrote."""
         return self.residual(layer + 1) - self.between[layer]
 
-    def since(self, first: int) -> Trace:
-        """The same with residual streams from column `first` on alone; the memory of the others is given back."""
-
-        def cut(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(part[:, first - self.first :].clone() for part in parts)
-
-        (after,) = cut((self.after,))
-        return Trace(first, cut(self.before), cut(self.between), cut(self.z), after, self.attention)
-
     def outputs(self) -> Outputs:
         """What its components put out, without the rest."""
         return Outputs(self.z, tuple(self.mlp(layer) for layer in range(len(self.z))))
@@ -210,16 +197,19 @@ def trace(
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
+    keep_from: int = 0,
     write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
 ) -> Trace:
     """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
 
-    write: sees what attention and MLP ("attention", "mlp") of each layer write, and says what is written.
-    Differentiable.
+    keep_from: the column from which residual streams and head outputs are kept. Keys and values are kept of a run
+    from column 0 on only, for others to start behind. write: sees what attention and MLP ("attention", "mlp") of
+    each layer write, and says what is written. Differentiable.
     """
     total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
     first = total - x.shape[1]
     rotation = weights.rotation(total) if weights.rotation else None
+    since = max(0, keep_from - first)
     before, between, zs, attention = [], [], [], []
     for depth, layer in enumerate(weights.layers):
         at = Attention(weights, depth, rotation)
@@ -227,13 +217,14 @@ def trace(
         q, k, v = at.project(normed, first)
         prefix = None if behind is None else behind.attention[depth].until(first)
         z = at.mix(at.pattern(q, k, prefix), v, prefix)
-        before.append(x)
-        zs.append(z[0])
-        between.append(x + write("attention", depth, layer.out(z[0].flatten(2))))
-        x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
-        own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
-        attention.append(own if prefix is None else prefix.then(own))
-    return Trace(first, tuple(before), tuple(between), tuple(zs), x, tuple(attention))
+        middle = x + write("attention", depth, layer.out(z[0].flatten(2)))
+        for kept, value in ((before, x), (zs, z[0]), (between, middle)):
+            kept.append(value[:, since:].clone() if since else value)
+        x = middle + write("mlp", depth, mlp(layer, x if weights.parallel else middle))
+        if prefix is None:
+            attention.append(KeysValues(*(part[0].transpose(1, 2).contiguous() for part in (k, v))))
+    after = x[:, since:].clone() if since else x
+    return Trace(first + since, tuple(before), tuple(between), tuple(zs), after, tuple(attention))
 
 
 def climb(
