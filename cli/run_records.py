@@ -62,6 +62,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "weights_sha256": weights_hash(model.directory),
             **asdict(found.graph),
             "d_model": model.d_model,
+            "patching": model.path,
             "probes": asdict(probe(model, torch.tensor([model.tokenize(found.prompts[0].clean)[0]]))),
         },
         "prompts": {
@@ -180,6 +181,7 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
     prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
     return {
         "baseline": asdict(found.baseline),
+        "rounding": None if found.rounding is None else asdict(found.rounding),
         "methods": {
             finding.scores.method: {
                 "selection": {

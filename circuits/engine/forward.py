@@ -210,7 +210,10 @@ def trace(
     first = total - x.shape[1]
     rotation = weights.rotation(total) if weights.rotation else None
     since = max(0, keep_from - first)
-    before, between, zs, attention = [], [], [], []
+    before: list[Tensor] = []
+    between: list[Tensor] = []
+    zs: list[Tensor] = []
+    attention: list[KeysValues] = []
     for depth, layer in enumerate(weights.layers):
         at = Attention(weights, depth, rotation)
         normed = layer.attention_norm(x)[None]

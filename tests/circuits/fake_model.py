@@ -21,7 +21,7 @@ from circuits.model import Edit, Run, Site, Unembedding
 class FakeModel:
     name = "fake"
     device = torch.device("cpu")
-    weights, memory = None, 2**20
+    weights, memory, dtype = None, 2**20, torch.float32
 
     def __init__(
         self, n_layers: int = 2, n_heads: int = 4, d_head: int = 8, planted: Collection[str] = ()
