@@ -16,6 +16,7 @@ from torch import Tensor
 from circuits.batches import Batch
 from circuits.engine.exact import ExactRun
 from circuits.engine.portable import PortableRun
+from circuits.engine.weights import Weights
 from circuits.interventions import Donor
 from circuits.metrics import Metric
 from circuits.model import Model
@@ -38,11 +39,18 @@ class BaseRun(Protocol):
         """Every row of `keep`; where: the positions at which components are replaced, all where None."""
 
 
+def engine_weights(model: Model, n_tokens: int) -> Weights | None:
+    """The model's weights where the engine covers it, and prompts of so many tokens; else None."""
+    covered = model.weights is not None and n_tokens <= model.weights.longest
+    return model.weights if covered else None
+
+
 def base_run(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> BaseRun:
     """Runs `tokens` and the donor's: by the exact engine where it covers the model, else by the portable path."""
-    if model.weights is not None and tokens.shape[1] <= model.weights.longest:
-        return ExactRun(model.weights, tokens, donor, model.memory)
-    return PortableRun(model, tokens, donor)
+    weights = engine_weights(model, tokens.shape[1])
+    if weights is None:
+        return PortableRun(model, tokens, donor)
+    return ExactRun(weights, tokens, donor, model.memory)
 
 
 def measure(

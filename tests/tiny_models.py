@@ -195,6 +195,27 @@ class Hooked:
         self.logits(tokens, {place: keep(place) for place in places})
         return seen
 
+    def gradients(
+        self, tokens: Tensor, metric: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[tuple[str, int], Tensor], dict[tuple[str, int], Tensor]]:
+        """z and MLP outputs of every layer, and the gradient there of a metric of the last logits."""
+        seen: dict[tuple[str, int], Tensor] = {}
+
+        def keep(place: tuple[str, int]) -> Change:
+            def change(value: Tensor) -> Tensor:
+                seen[place] = value
+                return value
+
+            return change
+
+        places = [(kind, layer) for layer in range(self.n_layers) for kind in ("z", "mlp")]
+        handles = [self._hook(*place, keep(place)) for place in places]
+        total = metric(self.model(tokens).logits[:, -1]).sum()
+        for handle in handles:
+            handle.remove()
+        found = torch.autograd.grad(total, [seen[place] for place in places])
+        return {place: seen[place].detach() for place in places}, dict(zip(places, found, strict=True))
+
     @property
     def n_layers(self) -> int:
         return int(self.model.config.num_hidden_layers)

@@ -47,7 +47,7 @@ class ExactRun:
 
     def unpatched(self, readout: Readout) -> Outcome:
         with torch.inference_mode():
-            return self._read(self.base.after[None, :, -1], readout)
+            return readout.of_residual(self.weights, self.base.after[None, :, -1])
 
     def measure(
         self,
@@ -74,14 +74,14 @@ class ExactRun:
         """Rows that all leave the base run at one place."""
         first, end = self._columns(layer, where)
         if kind == "none" or first >= end:
-            same = self._read(self.base.after[None, :, -1], readout)
+            same = readout.of_residual(self.weights, self.base.after[None, :, -1])
             return [reordered(same, (torch.zeros(len(keep), dtype=torch.long),))]
 
         def work(rows: slice) -> Outcome:
             start = self._behind_attention if kind == "z" else self._behind_mlp
             x = start(keep[rows], layer, (first, end), where)
             final = climb(self.weights, self.base, layer + 1, x, first, self._replaced(keep[rows], where))
-            return self._read(final, readout)
+            return readout.of_residual(self.weights, final)
 
         return in_chunks(len(keep), self.rows_at_once(self.length - first), work)
 
@@ -202,11 +202,6 @@ class ExactRun:
             return self._mixed(units[:, None, None], kind, layer, columns, where, compute())
 
         return replace
-
-    def _read(self, x: Float[Tensor, "row prompt d_model"], readout: Readout) -> Outcome:
-        if readout.reads_vocabulary:
-            return readout.of_all(self.weights.logits(x))
-        return readout.of_some(self.weights.logits(x, readout.tokens))
 
 
 def _starts(keep: Bool[Tensor, "row layer unit"]) -> list[tuple[list[int], int, str]]:

@@ -216,10 +216,10 @@ def trace(
         normed = layer.attention_norm(x)[None]
         q, k, v = at.queries(normed, first), at.keys(normed, first), at.values(normed)
         prefix = None if behind is None else behind.attention[depth].until(first)
-        z = at.mix(at.pattern(q, k, prefix), v, prefix)
+        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
         before.append(x)
-        zs.append(z[0])
-        between.append(x + write("attention", depth, layer.out(z[0].flatten(2))))
+        zs.append(z)
+        between.append(x + write("attention", depth, layer.out(z.flatten(2))))
         x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
         own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
         attention.append(own if prefix is None else prefix.then(own))

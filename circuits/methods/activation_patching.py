@@ -9,47 +9,20 @@ Sources: Meng et al. 2022 (ROME); Zhang & Nanda 2023 (arXiv 2309.16042); Heimers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Bool
-from pydantic import Field, model_validator
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.batches import Batch
-from circuits.interventions import Donor, all_but_one, mean_donor, resample_donor, zero_donor
-from circuits.methods.method import Method, Options, Problem
+from circuits.interventions import all_but_one
+from circuits.methods.method import Method, Problem
 from circuits.model import Model
-from circuits.patching import BaseRun, base_run
-from circuits.readout import Outcome, Readout, concatenate, in_prompt_order
+from circuits.patches import Changes, PatchingOptions, swap, sweep
+from circuits.patching import base_run
+from circuits.readout import Readout, concatenate
 from circuits.scores import Scores
-
-
-class PatchingOptions(Options):
-    direction: Literal["noising", "denoising"] = Field(
-        "noising", description="noising: damage the clean run; denoising: restore the corrupt run"
-    )
-    ablation: Literal["resample", "mean", "zero"] = Field(
-        "resample", description="what replaces an output: the other prompt's, the mean over prompts, or zero"
-    )
-    positions: Literal["all", "named", "every"] = Field(
-        "all", description="all at once; or also by the task's named positions; or by every token position"
-    )
-
-    components: Literal["all", "heads"] = Field(
-        "all", description="heads: score heads alone; the circuit then keeps every MLP, as most papers do"
-    )
-
-    @model_validator(mode="after")
-    def _denoising_restores_the_clean_run(self) -> PatchingOptions:
-        if self.direction == "denoising" and self.ablation != "resample":
-            raise ValueError(
-                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
-            )
-        return self
 
 
 def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
@@ -58,82 +31,33 @@ def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
     Both are positive where the component supports the behaviour. by_position holds the effect of patching one
     position alone; prompts that lack it are left out of its mean.
     """
-    components = model.graph.heads if options.components == "heads" else model.graph.components
-    mean = mean_donor(model, problem.batches) if options.ablation == "mean" else None
-    effects: list[Outcome] = []
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    total = sum(1 + len(list(_places(b, options.positions))) for b in problem.batches) * len(components)
-    done = 0
-    for batch in problem.batches:
-        base = batch.corrupt if options.direction == "denoising" else batch.clean
-        run, readout = base_run(model, base, _donor(batch, options, mean)), Readout(batch, problem.metric)
-        for label, where in ((None, None), *_places(batch, options.positions)):
-            outcome = _effects(model, run, readout, options, components, where)
-            if label is None:
-                effects.append(outcome)
-            else:
-                rows = torch.ones(len(batch), dtype=torch.bool) if where is None else where.any(1).cpu()
-                sums[label] = sums.get(label, 0.0) + outcome.metric[:, rows].sum(1).numpy()
-                counts[label] = counts.get(label, 0) + int(rows.sum())
-            done += len(components)
-            problem.progress("activation patching", done, total)
-    samples = in_prompt_order(problem.batches, effects).metric.T.double().numpy()
+    components, swapped = options.scored(model.graph), swap(model, problem, options)
+
+    def begin(batch: Batch) -> Changes:
+        run, readout = base_run(model, *swapped(batch)), Readout(batch, problem.metric)
+        unpatched = run.unpatched(readout).metric
+
+        def changes(where: Bool[Tensor, "prompt pos"] | None) -> Float[Tensor, "name prompt"]:
+            masks = (all_but_one(model.graph, layer) for layer in _by_layer(model, components))
+            parts = [run.measure(keep, readout, where) for keep in masks]
+            return concatenate(parts, dim=0).metric - unpatched
+
+        return changes
+
+    effects = sweep(problem, options, "activation patching", len(components), begin)
     return Scores(
         METHOD.name,
         components,
-        samples,
-        by_position={label: sums[label] / counts[label] for label in sums},
+        effects.samples,
+        by_position=effects.by_position,
         details={"options": options.model_dump(), "unit": "change of the metric"},
     )
-
-
-def _donor(batch: Batch, options: PatchingOptions, mean: Donor | None) -> Donor:
-    if options.ablation == "zero":
-        return zero_donor()
-    if mean is not None:
-        return mean
-    return resample_donor(batch.clean if options.direction == "denoising" else batch.corrupt)
-
-
-def _effects(
-    model: Model,
-    run: BaseRun,
-    readout: Readout,
-    options: PatchingOptions,
-    components: tuple[str, ...],
-    where: Bool[Tensor, "batch pos"] | None,
-) -> Outcome:
-    parts = [
-        run.measure(all_but_one(model.graph, layer), readout, where) for layer in _by_layer(model, components)
-    ]
-    patched, sign = concatenate(parts, dim=0), 1.0 if options.direction == "denoising" else -1.0
-    return Outcome(sign * (patched.metric - run.unpatched(readout).metric), patched.preferred)
 
 
 def _by_layer(model: Model, components: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Components of one layer at a time, so that a pass edits one layer's sites only."""
     for _, layer in groupby(components, key=lambda name: model.graph.node(name).layer):
         yield tuple(layer)
-
-
-def _places(batch: Batch, positions: str) -> Iterable[tuple[str, Bool[Tensor, "batch pos"]]]:
-    """(label, mask) of each place to patch alone."""
-    length = batch.clean.shape[1]
-    if positions == "every":
-        for index in range(length):
-            yield f"{index}", _mask(batch, [index] * len(batch))
-    if positions == "named":
-        for name in dict.fromkeys(n for pair in batch.pairs for n in pair.positions):
-            yield name, _mask(batch, [pair.positions.get(name) for pair in batch.pairs])
-
-
-def _mask(batch: Batch, index: list[int] | list[int | None]) -> Bool[Tensor, "batch pos"]:
-    mask = torch.zeros(batch.clean.shape, dtype=torch.bool, device=batch.clean.device)
-    for row, column in enumerate(index):
-        if column is not None:
-            mask[row, column] = True
-    return mask
 
 
 METHOD = Method(

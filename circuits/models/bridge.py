@@ -24,7 +24,7 @@ from circuits.engine.check import TOLERANCE, largest_gap
 from circuits.engine.weights import Weights
 from circuits.errors import CircuitError, ModelError, PromptError
 from circuits.graph import Graph
-from circuits.model import Edit, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Run, Site, Unembedding
 from circuits.models.source import ModelSource, find_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -212,6 +212,20 @@ class BridgeModel:
             )
         return Run(logits[:, -1].float(), captured)
 
+    def gradients(
+        self, tokens: Int[Tensor, "batch pos"], sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        captured: dict[Site, Tensor] = {}
+        hooks = [(self._hook_name(site), partial(_pass, site, _with_gradient, captured)) for site in sites]
+        with torch.enable_grad():
+            logits = self._bridge.run_with_hooks(
+                tokens.to(self.device), return_type="logits", fwd_hooks=hooks, logits_to_keep=1
+            )
+            found = torch.autograd.grad(metric(logits[:, -1].float()).sum(), list(captured.values()))
+        return {site: value.detach() for site, value in captured.items()}, dict(
+            zip(captured, found, strict=True)
+        )
+
     def _hook_name(self, site: Site) -> str:
         return {
             "z": f"blocks.{site.layer}.attn.hook_z",
@@ -241,6 +255,11 @@ class BridgeModel:
         folded = gain[:, None] * weight
         centres = cfg.normalization_type.startswith("LN")
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
+
+
+def _with_gradient(value: Tensor) -> Tensor:
+    """Parameters take no gradients, so what passes before the first site takes none either: it starts there."""
+    return value if value.requires_grad else value.detach().requires_grad_()
 
 
 def _pass(

@@ -197,6 +197,8 @@ SCORED = [
     ("activation-patching", {"direction": "noising"}),
     ("activation-patching", {"direction": "denoising"}),
     ("activation-patching", {"ablation": "mean", "positions": "named"}),
+    ("attribution-patching", {"positions": "named"}),
+    ("attribution-patching", {"direction": "denoising"}),
     ("logit-attribution", {"contrast": True}),
     ("sae", {"features": 20, "epochs": 5, "trials": 2}),
 ]
@@ -283,6 +285,19 @@ def test_activation_patching_ranks_the_planted_heads_first(
     assert _auroc(scores, known) == 1.0
     assert all(scores.of(head) > 1 for head in known)
     assert max(abs(scores.of(c)) for c in scores.components if c not in known) < 0.01
+
+
+@needs_planted
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_attribution_patching_ranks_the_planted_heads_first(
+    planted: BridgeModel, planted_problem: Problem, direction: str
+) -> None:
+    """Heads that act through saturated softmax get a twentieth of their effect, but still lead."""
+    known = card("planted-ioi").circuits["ioi"].heads
+    scores = run_method("attribution-patching", planted, planted_problem, direction=direction)
+    assert set(scores.ranking()[: len(known)]) == known
+    assert min(scores.of(head) for head in known) > 0.5
+    assert max(abs(scores.of(c)) for c in scores.components if c not in known) < 0.05
 
 
 @needs_planted
