@@ -52,9 +52,9 @@ def slopes(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor, readou
 
 
 def _table(model: Model, found: Slopes, length: int) -> Float[Tensor, "component prompt pos"]:
-    """Columns before the first difference change nothing."""
-    effects = [found.effects(site) for site in component_sites(model.graph)]
-    return pad(torch.cat(effects, -1).permute(2, 0, 1), (length - effects[0].shape[1], 0))
+    """Columns that are not there change nothing."""
+    effects = (found.effects(site).permute(2, 0, 1) for site in component_sites(model.graph))
+    return torch.cat([pad(effect, (length - effect.shape[-1], 0)) for effect in effects])
 
 
 def prompt_bytes(model: Model, length: int) -> int:

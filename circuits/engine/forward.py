@@ -142,14 +142,15 @@ class Trace:
     """A run of the prompts, and what it leaves for patched ones: residual streams of the columns from `first` on.
 
     before[l], between[l]: the residual stream before layer l, and behind its attention. z[l]: head outputs.
-    after: behind the last layer. Each [prompt, column - first, ...]. attention[l]: keys and values of all columns.
+    after: behind the last layer. Each [prompt, column - first, ...], but [prompt, 1, ...] for what the last layer
+    puts out where trace was asked for the answer alone. attention[l]: keys and values of all columns.
     """
 
     first: int
     before: tuple[Float[Tensor, "prompt column d_model"], ...]
-    between: tuple[Float[Tensor, "prompt column d_model"], ...]
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    after: Float[Tensor, "prompt column d_model"]
+    between: tuple[Float[Tensor, "prompt _ d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    after: Float[Tensor, "prompt _ d_model"]
     attention: tuple[KeysValues, ...]
 
     def residual(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
@@ -183,8 +184,8 @@ class Trace:
 class Outputs:
     """What components of each layer put out, over the last columns."""
 
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    mlp: tuple[Float[Tensor, "prompt column d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    mlp: tuple[Float[Tensor, "prompt _ d_model"], ...]
 
     @property
     def n_bytes(self) -> int:
@@ -200,10 +201,12 @@ def trace(
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
+    answer_alone: bool = False,
     write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
 ) -> Trace:
     """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
 
+    answer_alone: the last layer puts out its last column only, which is all that the answer depends on.
     write: sees what attention and MLP ("attention", "mlp") of each layer write, and says what is written.
     Differentiable.
     """
@@ -214,11 +217,13 @@ def trace(
     for depth, layer in enumerate(weights.layers):
         at = Attention(weights, depth, rotation)
         normed = layer.attention_norm(x)[None]
-        q, k, v = at.queries(normed, first), at.keys(normed, first), at.values(normed)
+        n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
+        q, k, v = at.queries(normed[:, :, -n:], total - n), at.keys(normed, first), at.values(normed)
         prefix = None if behind is None else behind.attention[depth].until(first)
         z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
         before.append(x)
         zs.append(z)
+        x = x[:, -n:]
         between.append(x + write("attention", depth, layer.out(z.flatten(2))))
         x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
         own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.engine.forward import Trace, trace
+from circuits.engine.forward import Outputs, trace
 from circuits.engine.weights import Weights
 from circuits.interventions import Donor, component_sites, first_difference
 from circuits.model import Model, Site
@@ -26,9 +26,8 @@ BySite = Mapping[Site, Float[Tensor, "_ _ ..."]]
 
 @dataclass(frozen=True)
 class Slopes:
-    """At each site, over the columns from `first` on: what the run puts out, what the donor does, the gradient."""
+    """At each site: what the run puts out, what the donor does, the gradient; each over the last columns."""
 
-    first: int
     outputs: BySite
     given: BySite
     gradients: BySite
@@ -43,21 +42,23 @@ class Slopes:
 def engine_slopes(
     weights: Weights, tokens: Int[Tensor, "prompt pos"], donor: Donor, readout: Readout
 ) -> Slopes:
-    """Through the engine, residual stream in fp32."""
+    """Through the engine, residual stream in fp32; columns from the first difference on, of the last layer one."""
     first = min(first_difference(tokens, donor), tokens.shape[1] - 1)
     with torch.no_grad():
-        other = None if donor.tokens is None else trace(weights, weights.embed(donor.tokens))
+        other = (
+            None if donor.tokens is None else trace(weights, weights.embed(donor.tokens), answer_alone=True)
+        )
         x = weights.embed(tokens)[:, first:]
-    base = trace(weights, x.requires_grad_(), behind=other)
+    base = trace(weights, x.requires_grad_(), behind=other, answer_alone=True)
     metric = readout.of_residual(weights, base.after[None, :, -1]).metric
-    stream = (*base.before[1:], base.after)
-    found = torch.autograd.grad(metric.sum(), (*base.z, *stream))
-    depth = len(weights.layers)
-    outputs = _by_site(base)
-    given = _constants(donor, outputs, first) if other is None else _by_site(other.since(first))
-    gradients = {Site("z", layer): found[layer] for layer in range(depth)}
-    gradients |= {Site("mlp", layer): found[depth + layer] for layer in range(depth)}
-    return Slopes(first, outputs, given, gradients)
+    behind = [base.residual(layer + 1) for layer in range(len(weights.layers))]
+    slopes = torch.autograd.grad(metric.sum(), (*base.z, *behind))
+    outputs, gradients = (
+        _by_site(base.outputs()),
+        _by_site(Outputs(slopes[: len(behind)], slopes[len(behind) :])),
+    )
+    given = _by_site(other.outputs()) if other else None
+    return Slopes(outputs, _given(donor, outputs, given, tokens.shape[1]), gradients)
 
 
 def portable_slopes(
@@ -66,22 +67,21 @@ def portable_slopes(
     """Through hooks on the model itself, all columns."""
     sites = component_sites(model.graph)
     outputs, gradients = model.gradients(tokens, sites, lambda logits: readout.of_all(logits[None]).metric[0])
-    if donor.tokens is None:
-        given: BySite = _constants(donor, outputs, 0)
-    else:
-        given = model.run(donor.tokens, capture=sites).captured
-    return Slopes(0, outputs, given, gradients)
+    given = None if donor.tokens is None else model.run(donor.tokens, capture=sites).captured
+    return Slopes(outputs, _given(donor, outputs, given, tokens.shape[1]), gradients)
 
 
-def _by_site(run: Trace) -> BySite:
-    z = {Site("z", layer): value.detach() for layer, value in enumerate(run.z)}
-    return z | {Site("mlp", layer): run.mlp(layer).detach() for layer in range(len(run.z))}
+def _by_site(outputs: Outputs) -> BySite:
+    z = {Site("z", layer): value.detach() for layer, value in enumerate(outputs.z)}
+    return z | {Site("mlp", layer): value.detach() for layer, value in enumerate(outputs.mlp)}
 
 
-def _constants(donor: Donor, outputs: BySite, first: int) -> BySite:
-    """What mean and zero ablation put in place of `outputs`."""
+def _given(donor: Donor, outputs: BySite, given: BySite | None, length: int) -> BySite:
+    """What the donor puts in place of `outputs`, at the same columns; given: what it puts out where it runs."""
+    if given is not None:
+        return {site: given[site][:, -value.shape[1] :] for site, value in outputs.items()}
     return {
-        site: donor.constant(site, (first, first + value.shape[1]), tuple(value.shape[2:]), value.device)[
+        site: donor.constant(site, (length - value.shape[1], length), tuple(value.shape[2:]), value.device)[
             None
         ]
         for site, value in outputs.items()
