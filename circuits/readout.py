@@ -66,7 +66,7 @@ class Readout:
 
     def of_some(self, logits: Float[Tensor, "row prompt token"]) -> Outcome:
         """From logits of self.tokens; for metrics that read no others."""
-        answers, distractors = self._renumbered
+        answers, distractors = self.renumbered
         return Outcome(
             self.metric(logits, answers, distractors).cpu(), preferred(logits, answers, distractors).cpu()
         )
@@ -78,7 +78,8 @@ class Readout:
         return self.of_some(weights.logits(x, self.tokens))
 
     @cached_property
-    def _renumbered(self) -> tuple[Tokens, Tokens]:
+    def renumbered(self) -> tuple[Tokens, Tokens]:
+        """Answers and distractors as places in self.tokens."""
         place = {token: i for i, token in enumerate(self.tokens.tolist())}
         return (
             tuple(tuple(place[t] for t in ids) for ids in self.batch.answers),

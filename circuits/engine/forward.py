@@ -9,8 +9,9 @@ Shapes: x is [row, prompt, column, d_model]; a row is one patch, run on every pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -196,39 +197,58 @@ def n_bytes(parts: Iterable[Tensor]) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
+class Step(NamedTuple):
+    """What one layer did: see Trace."""
+
+    before: Float[Tensor, "prompt column d_model"]
+    z: Float[Tensor, "prompt _ head d_head"]
+    between: Float[Tensor, "prompt _ d_model"]
+    after: Float[Tensor, "prompt _ d_model"]
+    attention: KeysValues
+
+
+def steps(
+    weights: Weights,
+    x: Float[Tensor, "prompt column d_model"],
+    *,
+    behind: Trace | None = None,
+    answer_alone: bool = False,
+) -> Iterator[Step]:
+    """Runs the embedded columns `x` layer by layer; what a step holds can be dropped before the next.
+
+    behind: a run of the same prompts whose columns before these are the same.
+    answer_alone: the last layer puts out its last column only, which is all that the answer depends on.
+    Differentiable.
+    """
+    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
+    first = total - x.shape[1]
+    rotation = weights.rotation(total) if weights.rotation else None
+    for depth, layer in enumerate(weights.layers):
+        at = Attention(weights, depth, rotation)
+        before, normed = x, layer.attention_norm(x)[None]
+        n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
+        q, k, v = at.queries(normed[:, :, -n:], total - n), at.keys(normed, first), at.values(normed)
+        prefix = None if behind is None else behind.attention[depth].until(first)
+        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
+        x = x[:, -n:]
+        between = x + layer.out(z.flatten(2))
+        x = between + mlp(layer, x if weights.parallel else between)
+        own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
+        yield Step(before, z, between, x, own if prefix is None else prefix.then(own))
+
+
 def trace(
     weights: Weights,
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
     answer_alone: bool = False,
-    write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
 ) -> Trace:
-    """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
-
-    answer_alone: the last layer puts out its last column only, which is all that the answer depends on.
-    write: sees what attention and MLP ("attention", "mlp") of each layer write, and says what is written.
-    Differentiable.
-    """
-    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
-    first = total - x.shape[1]
-    rotation = weights.rotation(total) if weights.rotation else None
-    before, between, zs, attention = [], [], [], []
-    for depth, layer in enumerate(weights.layers):
-        at = Attention(weights, depth, rotation)
-        normed = layer.attention_norm(x)[None]
-        n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
-        q, k, v = at.queries(normed[:, :, -n:], total - n), at.keys(normed, first), at.values(normed)
-        prefix = None if behind is None else behind.attention[depth].until(first)
-        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
-        before.append(x)
-        zs.append(z)
-        x = x[:, -n:]
-        between.append(x + write("attention", depth, layer.out(z.flatten(2))))
-        x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
-        own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
-        attention.append(own if prefix is None else prefix.then(own))
-    return Trace(first, tuple(before), tuple(between), tuple(zs), x, tuple(attention))
+    """All that `steps` passes through, kept."""
+    taken = list(steps(weights, x, behind=behind, answer_alone=answer_alone))
+    before, z, between, after, attention = zip(*taken, strict=True)
+    first = attention[0].keys.shape[2] - x.shape[1]
+    return Trace(first, before, between, z, after[-1], attention)
 
 
 def climb(
