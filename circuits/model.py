@@ -81,6 +81,10 @@ class Model(Protocol):
         """For the exact engine; None where it does not cover the model, which then takes the portable path."""
 
     @property
+    def path(self) -> str:
+        """Which path patching takes, in words, and why where it is not the engine."""
+
+    @property
     def memory(self) -> int:
         """Bytes that work above the model may use at once."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from circuits.graph import Graph
 from circuits.interventions import Donor, mean_donor, resample_donor, zero_donor
 from circuits.methods.method import Options, Problem
 from circuits.model import Model
+from circuits.scores import Scores
 
 
 class PatchingOptions(Options):
@@ -51,6 +52,20 @@ class PatchingOptions(Options):
         return graph.heads if self.components == "heads" else graph.components
 
 
+class PartOptions(PatchingOptions):
+    inputs: bool = Field(
+        False, description="also score what heads read: q, k, v and pattern of each, as finer parts"
+    )
+
+    @model_validator(mode="after")
+    def _inputs_come_from_the_other_prompt(self) -> PartOptions:
+        if self.inputs and self.ablation != "resample":
+            raise ValueError(
+                f"inputs are those of the other prompt, so ablation {self.ablation} has no meaning"
+            )
+        return self
+
+
 Swap = Callable[[Batch], tuple[Int[Tensor, "prompt pos"], Donor]]
 """A batch -> the tokens that run, and what replaces outputs there."""
 
@@ -78,6 +93,23 @@ class Effects:
 
     samples: Float[np.ndarray, "*kind prompt name"]
     by_position: Mapping[str, Float[np.ndarray, "*kind name"]]
+
+    def scores(
+        self,
+        method: str,
+        components: tuple[str, ...],
+        parts: tuple[str, ...],
+        details: Mapping[str, object],
+    ) -> Scores:
+        """Names are components, then parts."""
+        n = len(components)
+
+        def of(names: tuple[str, ...], columns: slice, **more: Any) -> Scores:
+            places = {label: values[columns] for label, values in self.by_position.items()}
+            return Scores(method, names, self.samples[:, columns], by_position=places, **more)
+
+        finer = of(parts, slice(n, None)) if parts else None
+        return of(components, slice(n), details=details, parts=finer)
 
 
 def sweep(

@@ -89,7 +89,13 @@ class Attention:
     def pattern(
         self, q: Tensor, k: Tensor, before: KeysValues | None
     ) -> Float[Tensor, "prompt kv_head row query source"]:
-        """Softmax of scores from the last columns `q` (heads of a group beside its columns) to all columns.
+        """Softmax of scores."""
+        return self.scores(q, k, before).softmax(-1)
+
+    def scores(
+        self, q: Tensor, k: Tensor, before: KeysValues | None
+    ) -> Float[Tensor, "prompt kv_head row query source"]:
+        """From the last columns `q` (heads of a group beside its columns) to all columns.
 
         before: the columns that come before `k`'s.
         """
@@ -105,7 +111,7 @@ class Attention:
         if before is not None:
             earlier = q.flatten(2, 3) @ before.keys.transpose(2, 3)
             scores = torch.cat([earlier.view(*scores.shape[:-1], -1), scores], -1)
-        return scores.softmax(-1)
+        return scores
 
     def mix(
         self, pattern: Tensor, v: Tensor, before: KeysValues | None

@@ -16,42 +16,47 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.engine.exact import ExactRun
+from circuits.engine.inputs import InputPatches, part_names
 from circuits.interventions import all_but_one
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
-from circuits.patches import Changes, PatchingOptions, swap, sweep
-from circuits.patching import base_run
+from circuits.patches import Changes, PartOptions, swap, sweep
+from circuits.patching import base_run, require_engine
 from circuits.readout import Readout, concatenate
 from circuits.scores import Scores
 
 
-def score(model: Model, problem: Problem, options: PatchingOptions) -> Scores:
+def score(model: Model, problem: Problem, options: PartOptions) -> Scores:
     """Effects in units of the metric: clean - patched (noising), patched - corrupt (denoising).
 
     Both are positive where the component supports the behaviour. by_position holds the effect of patching one
-    position alone; prompts that lack it are left out of its mean.
+    position alone; prompts that lack it are left out of its mean. parts (option inputs): q, k, v and pattern of
+    each head (positions are those of queries, for k and v of sources), and the residual stream before each layer,
+    whose effect is the whole difference of the prompts but at single positions.
+    Raises ModelError for inputs where the engine does not cover the model.
     """
     components, swapped = options.scored(model.graph), swap(model, problem, options)
+    parts = part_names(model.graph) if options.inputs else ()
+    if options.inputs:
+        require_engine(model, problem.batches, f"{METHOD.name}.inputs")
 
     def begin(batch: Batch) -> Changes:
         run, readout = base_run(model, *swapped(batch)), Readout(batch, problem.metric)
         unpatched = run.unpatched(readout).metric
+        inputs = InputPatches(run) if options.inputs and isinstance(run, ExactRun) else None
 
         def changes(where: Bool[Tensor, "prompt pos"] | None) -> Float[Tensor, "name prompt"]:
             masks = (all_but_one(model.graph, layer) for layer in _by_layer(model, components))
-            parts = [run.measure(keep, readout, where) for keep in masks]
-            return concatenate(parts, dim=0).metric - unpatched
+            rows = [run.measure(keep, readout, where) for keep in masks]
+            finer = [inputs.measure(readout, where)] if inputs else []
+            return concatenate([*rows, *finer], dim=0).metric - unpatched
 
         return changes
 
-    effects = sweep(problem, options, "activation patching", len(components), begin)
-    return Scores(
-        METHOD.name,
-        components,
-        effects.samples,
-        by_position=effects.by_position,
-        details={"options": options.model_dump(), "unit": "change of the metric"},
-    )
+    effects = sweep(problem, options, "activation patching", len(components) + len(parts), begin)
+    details = {"options": options.model_dump(), "unit": "change of the metric"}
+    return effects.scores(METHOD.name, components, parts, details)
 
 
 def _by_layer(model: Model, components: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -64,6 +69,6 @@ METHOD = Method(
     name="activation-patching",
     summary="exact effect of replacing one head's or MLP's output by that of the other prompt",
     paper="Zhang & Nanda 2023, arXiv 2309.16042",
-    options=PatchingOptions,
+    options=PartOptions,
     score=score,
 )

@@ -133,7 +133,7 @@ def _through_hooks(model: Model, tokens: Tensor, readout: Readout, direction: Te
     last: dict[Site, Tensor] = {}
 
     def keeping(site: Site, value: Tensor) -> Tensor:
-        last[site] = value[:, -1].float()
+        last[site] = value[:, -1].float().clone()
         return value
 
     sites = (Site("input"), Site("final"), *component_sites(model.graph))

@@ -153,6 +153,7 @@ class BridgeModel:
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
         self.memory = memory
         self.weights: Weights | None = None
+        self.path = "portable: the engine is not yet probed"
         self.weights, self.path = self._engine()
 
     def _engine(self) -> tuple[Weights | None, str]:

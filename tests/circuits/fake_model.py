@@ -21,7 +21,7 @@ from circuits.model import Edit, LastLogitsMetric, Run, Site, Unembedding
 class FakeModel:
     name = "fake"
     device = torch.device("cpu")
-    weights, memory = None, 2**20
+    weights, memory, path = None, 2**20, "portable: it has no weights"
 
     def __init__(
         self, n_layers: int = 2, n_heads: int = 4, d_head: int = 8, planted: Collection[str] = ()

@@ -21,7 +21,7 @@ class Micro:
     """
 
     name, graph, device, d_model = "micro", Graph(1, 2, 2), torch.device("cpu"), 1
-    weights, memory = None, 2**20
+    weights, memory, path = None, 2**20, "portable: it has no weights"
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         raise NotImplementedError
