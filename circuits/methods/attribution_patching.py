@@ -77,8 +77,10 @@ def _require(model: Model, problem: Problem, options: AttributionPatchingOptions
 def _with_sign(effects: Effects) -> Effects:
     """GradDrop's sizes with the sign of the plain effects, which stand beside them."""
 
-    def signed(plain: Float[np.ndarray, "name"], size: np.ndarray) -> np.ndarray:
-        return np.where(plain < 0, -np.abs(size), np.abs(size))
+    def signed(
+        plain: Float[np.ndarray, "name"], sizes: Float[np.ndarray, "*prompt name"]
+    ) -> Float[np.ndarray, "*prompt name"]:
+        return np.asarray(np.abs(sizes) * np.where(plain < 0, -1.0, 1.0))
 
     plain, sizes = effects.samples
     by_position = {label: signed(*values) for label, values in effects.by_position.items()}

@@ -10,12 +10,17 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from linear_network import network, one_prompt
 from micro_model import Micro, micro_problem
 from tiny_models import FAMILIES, Hooked, prompt_pairs
 from torch import Tensor
 
 from circuits.attribution import prompt_bytes
 from circuits.batches import Batch, make_batches
+from circuits.engine.linear import engine_linear
+from circuits.errors import ModelError
+from circuits.graph import Graph
+from circuits.interventions import resample_donor
 from circuits.methods.attribution_patching import METHOD
 from circuits.methods.method import Problem
 from circuits.metrics import METRICS, logit_difference
@@ -62,10 +67,12 @@ def test_effects_computed_by_hand(options: dict[str, object], expected: list[flo
     np.testing.assert_allclose(sum(every.values()), expected, atol=1e-6)
 
 
-def _by_hand(by_hand: Hooked, batch: Batch, base: Tensor, other: Tensor) -> Tensor:
+def _by_hand(
+    by_hand: Hooked, batch: Batch, base: Tensor, other: Tensor, dropped: int | None = None
+) -> Tensor:
     """(other - base) times the gradient at base: [prompt, pos, component]."""
     values, slopes = by_hand.gradients(
-        base, lambda logits: logit_difference(logits, batch.answers, batch.distractors)
+        base, lambda logits: logit_difference(logits, batch.answers, batch.distractors), dropped
     )
     given, parts = by_hand.values(other), []
     for layer in range(by_hand.n_layers):
@@ -193,3 +200,85 @@ def test_half_precision_is_near_full_precision(directory: Callable[[str], object
 
     size = np.abs(scored("float32").values).max()
     np.testing.assert_allclose(scored("bfloat16").values, scored("float32").values, atol=0.1 * size)
+
+
+# GradDrop.
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_grad_drop_is_the_mean_size_without_one_layers_gradient(
+    family: str, tiny: Tiny, plain: Plain, problem: MakeProblem, direction: str
+) -> None:
+    """By hand: what a layer writes is detached, one layer after the other."""
+    model = tiny(family)
+    for batch in problem(model).batches:
+        task = Problem((replace(batch, index=tuple(range(len(batch)))),), logit_difference)
+        scores = _score(model, task, direction=direction, grad_drop=True, positions="every")
+        plain_scores = _score(model, task, direction=direction)
+        sides = (batch.clean, batch.corrupt)[:: 1 if direction == "noising" else -1]
+        terms = torch.stack([_by_hand(plain(family), batch, *sides, dropped=layer) for layer in range(3)])
+        sign = np.sign(plain_scores.values)
+        expected = terms.sum(2).abs().sum(0) / 2
+        np.testing.assert_allclose(scores.samples, sign * expected.numpy(), atol=1e-4)
+        for position, values in scores.by_position.items():
+            size = terms[:, :, int(position)].abs().sum(0).mean(0) / 2
+            np.testing.assert_allclose(np.abs(values), size.numpy(), atol=1e-4)
+        assert np.abs(np.abs(scores.samples) - np.abs(plain_scores.samples)).max() > 1e-3
+
+
+def test_what_only_its_own_layer_and_the_logits_read_is_as_without_grad_drop(
+    family: str, tiny: Tiny, problem: MakeProblem
+) -> None:
+    dropped, plain_scores = (
+        _score(tiny(family), problem(tiny(family)), grad_drop=drop) for drop in (True, False)
+    )
+    last = [i for i, name in enumerate(dropped.components) if name.startswith(("a2", "m2"))]
+    np.testing.assert_allclose(
+        np.abs(dropped.samples[:, last]), np.abs(plain_scores.samples[:, last]), atol=1e-6
+    )
+
+
+def test_two_paths_that_cancel_are_seen_by_grad_drop_alone() -> None:
+    """m0 writes 2t, which the answer reads; m1 takes 2t away again; so m0 does nothing, unless m1 is dropped.
+
+    From token 3 to token 5, m0 changes by 4, and m1 by -4. Dropping layer 2, of no effect, leaves nothing of m0.
+    """
+    weights = network([[(0, 1, 2.0)], [(1, 2, -1.0)], []], answer=(0, 1, 1, 0))
+    readout = one_prompt(3, 5)
+    donor = resample_donor(readout.batch.corrupt)
+    linear = engine_linear(weights, readout.batch.clean, donor, readout, grad_drop=True)
+    found = [linear.effects(slopes, 1).together[:, 0].tolist() for slopes in linear.slopes]
+    heads, mlps = [row[::2] for row in found], [row[1::2] for row in found]
+    assert all(head == [0, 0, 0] for head in heads)
+    #                m0 m1 m2
+    assert mlps == [[0, -4, 0], [0, -4, 0], [4, 0, 0], [0, -4, 0]]
+
+
+def test_grad_drop_gives_a_component_one_sign(gpt2: BridgeModel, problem: MakeProblem) -> None:
+    dropped, plain_scores = (_score(gpt2, problem(gpt2), grad_drop=drop) for drop in (True, False))
+    assert (np.sign(dropped.samples) == np.sign(plain_scores.values)).all()
+    assert (np.sign(plain_scores.samples) != np.sign(plain_scores.values)).any()
+    assert "sign of the mean" in str(dropped.details["note"])
+
+
+def test_grad_drop_of_parts_drops_the_same_layers(gpt2: BridgeModel, problem: MakeProblem) -> None:
+    """Parts of the last layer's heads reach nothing but their own layer and the logits."""
+    task = problem(gpt2)
+    dropped, plain_scores = (_score(gpt2, task, grad_drop=drop, inputs=True).parts for drop in (True, False))
+    assert dropped
+    assert plain_scores
+    last = [name.startswith("a2") for name in dropped.components]
+    ours, theirs = np.abs(dropped.samples), np.abs(plain_scores.samples)
+    np.testing.assert_allclose(ours[:, last], theirs[:, last], atol=1e-6)
+    assert np.abs(ours - theirs).max() > 1e-3
+
+
+def test_grad_drop_is_refused_where_it_cannot_be(tiny: Tiny, problem: MakeProblem) -> None:
+    with pytest.raises(
+        ModelError, match=r"attribution-patching.grad-drop needs the exact engine.*tiny-olmo2"
+    ):
+        _score(tiny("tiny-olmo2"), problem(tiny("tiny-olmo2")), grad_drop=True)
+    shallow = copy.copy(tiny("tiny-gpt2"))
+    shallow.graph = Graph(1, 4, 4)
+    with pytest.raises(ModelError, match="tiny-gpt2 has one layer"):
+        _score(shallow, problem(tiny("tiny-gpt2")), grad_drop=True)
