@@ -101,36 +101,27 @@ def _run_with_cache(bridge: Any, tokens: Tensor) -> Any:
 def test_exact_patches_are_those_by_transformer_lens_hooks(
     family: str, tiny: Tiny, bridge: Bridge, problem: MakeProblem, direction: str
 ) -> None:
-    model, theirs = tiny(family), bridge(family)
-    sign = -1 if direction == "noising" else 1
-    for batch in problem(model, 6).batches:
-        scores = _score(
-            "activation-patching",
-            model,
-            Problem((batch,), logit_difference),
-            direction=direction,
-            positions="every",
-        ).parts
-        assert scores
-        assert scores.components == part_names(model.graph)
-        base, donor = (batch.clean, batch.corrupt)[:: 1 if direction == "noising" else -1]
-        given = _run_with_cache(theirs, donor)
-        with torch.inference_mode():
-            unpatched = _read(theirs(base)[:, -1], batch)
-        middle = int((batch.clean != batch.corrupt).any(0).nonzero()[0])
-        rows = np.argsort(batch.index)
-        for column, part in enumerate(scores.components):
-            unit = _unit(model, part)
-            effect = sign * (_read(_patched(theirs, unit, base, given, None), batch) - unpatched)
-            np.testing.assert_allclose(scores.samples[:, column], effect[rows], atol=1e-4)
-            for position in (middle, batch.clean.shape[1] - 1):
-                effect = (
-                    sign * (_read(_patched(theirs, unit, base, given, position), batch) - unpatched).mean()
-                )
-                assert scores.by_position[str(position)][column] == pytest.approx(float(effect), abs=1e-4)
-        for kind in HOOKS:
-            sizes = [abs(scores.of(c)) for c in scores.components if c.endswith(f"<{kind}>")]
-            assert max(sizes) > 1e-3, kind
+    model, theirs, batch = tiny(family), bridge(family), problem(tiny(family), 6).batches[-1]
+    task, sign = Problem((batch,), logit_difference), -1 if direction == "noising" else 1
+    scores = _score("activation-patching", model, task, direction=direction, positions="named").parts
+    assert scores
+    assert scores.components == part_names(model.graph)
+    base, donor = (batch.clean, batch.corrupt)[:: 1 if direction == "noising" else -1]
+    given, rows = _run_with_cache(theirs, donor), np.argsort(batch.index)
+    with torch.inference_mode():
+        unpatched = _read(theirs(base)[:, -1], batch)
+    for column, part in enumerate(scores.components):
+        unit = _unit(model, part)
+        effect = sign * (_read(_patched(theirs, unit, base, given, None), batch) - unpatched)
+        np.testing.assert_allclose(scores.samples[:, column], effect[rows], atol=1e-4)
+        for name, values in scores.by_position.items():
+            position = batch.pairs[0].positions[name]
+            effect = sign * (_read(_patched(theirs, unit, base, given, position), batch) - unpatched).mean()
+            assert values[column] == pytest.approx(float(effect), abs=1e-4)
+    assert list(scores.by_position) == ["S2", "END"]
+    for kind in HOOKS:
+        sizes = [abs(scores.of(c)) for c in scores.components if c.endswith(f"<{kind}>")]
+        assert max(sizes) > 1e-3, kind
 
 
 def _read(logits: Tensor, batch: Batch) -> Tensor:
@@ -207,26 +198,24 @@ def test_the_qk_fix_is_an_exact_patch_up_to_the_heads_output_and_a_slope_behind_
     family: str, tiny: Tiny, bridge: Bridge, problem: MakeProblem
 ) -> None:
     """Brute force: what every head puts out under an exact patch by hooks, times the gradient there."""
-    model, theirs = tiny(family), bridge(family)
-    for batch in problem(model, 4).batches:
-        task = Problem((batch,), logit_difference)
-        scores = _score("attribution-patching", model, task, positions="every").parts
-        assert scores
-        given, own = (_run_with_cache(theirs, side) for side in (batch.corrupt, batch.clean))
-        slopes = _slopes(theirs, [f"blocks.{layer}.attn.o.hook_in" for layer in range(3)], batch)
-        middle = int((batch.clean != batch.corrupt).any(0).nonzero()[0])
-        rows = np.argsort(batch.index)
-        for column, part in enumerate(scores.components):
-            hook = f"blocks.{part[1]}.attn.o.hook_in"
+    model, theirs, batch = tiny(family), bridge(family), problem(tiny(family), 4).batches[-1]
+    task = Problem((batch,), logit_difference)
+    scores = _score("attribution-patching", model, task, positions="named").parts
+    assert scores
+    given, own = (_run_with_cache(theirs, side) for side in (batch.corrupt, batch.clean))
+    slopes = _slopes(theirs, [f"blocks.{layer}.attn.o.hook_in" for layer in range(3)], batch)
+    rows = np.argsort(batch.index)
+    for column, part in enumerate(scores.components):
+        hook, unit = f"blocks.{part[1]}.attn.o.hook_in", _unit(model, part)
 
-            everywhere, there = (
-                -((z - own[hook]) * slopes[hook]).flatten(1).sum(1)
-                for position in (None, middle)
-                for z in [_patched(theirs, _unit(model, part), batch.clean, given, position, hook)]
-            )
-            np.testing.assert_allclose(scores.samples[:, column], everywhere[rows], atol=2e-5)
-            ours = scores.by_position[str(middle)][column]
-            assert ours == pytest.approx(float(there.mean()), abs=2e-5)
+        def effect(position: int | None, unit: str = unit, hook: str = hook) -> Tensor:
+            z = _patched(theirs, unit, batch.clean, given, position, hook)
+            return -((z - own[hook]) * slopes[hook]).flatten(1).sum(1)
+
+        np.testing.assert_allclose(scores.samples[:, column], effect(None)[rows], atol=2e-5)
+        for name, values in scores.by_position.items():
+            theirs_there = effect(batch.pairs[0].positions[name]).mean()
+            assert values[column] == pytest.approx(float(theirs_there), abs=2e-5)
 
 
 def test_without_the_fix_q_and_k_are_taken_by_their_slopes(
