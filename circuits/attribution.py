@@ -113,9 +113,8 @@ def _of_slopes(model: Model, linear: Linear, slopes: Outputs, length: int, how: 
 
 
 def prompt_bytes(model: Model, length: int) -> int:
-    """Memory that a prompt needs at most while gradients are on their way, in fp32.
-
-    After Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1, for 4 bytes in place of their 2.
-    """
-    by_column = 68 * model.d_model + 10 * model.graph.n_heads * length
+    """Memory that a prompt needs at most while gradients are on their way, measured and rounded up."""
+    weights = model.weights
+    hidden = weights.layers[0].mlp_in.weight.shape[1] if weights else 4 * model.d_model
+    by_column = 48 * model.d_model + 20 * hidden + 16 * model.graph.n_heads * length
     return model.graph.n_layers * length * by_column
