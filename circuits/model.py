@@ -35,6 +35,10 @@ Edit = Callable[[Tensor], Tensor]
 """Takes what passes at a site and returns what shall pass instead (same shape; may edit in place)."""
 
 
+LastLogitsMetric = Callable[[Float[Tensor, "batch vocab"]], Float[Tensor, "batch"]]
+"""One value a prompt from the logits behind its last token."""
+
+
 class Run(NamedTuple):
     """logits [batch, vocab] behind the last token, in fp32; captured: site -> tensor, detached."""
 
@@ -82,6 +86,10 @@ class Model(Protocol):
         """For the exact engine; None where it does not cover the model, which then takes the portable path."""
 
     @property
+    def path(self) -> str:
+        """Which path patching takes, in words, and why where it is not the engine."""
+
+    @property
     def memory(self) -> int:
         """Bytes that work above the model may use at once."""
 
@@ -104,6 +112,13 @@ class Model(Protocol):
         edit: Mapping[Site, Edit] | None = None,
     ) -> Run:
         """One forward pass without gradients. Edits of a site happen before its capture."""
+
+    def gradients(
+        self, tokens: Int[Tensor, "batch pos"], sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        """What passes at the sites, and the gradient there of the metric of each prompt; both detached.
+
+        One forward pass and a backward."""
 
     def head_writer(
         self, layer: int

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from circuits.records import write_text
 from circuits.runs import write_records, writing_run
-from cli.run_records import circuit_record, edges_table, evaluation_record, links, nodes_table, run_record
+from cli.run_records import (
+    circuit_record,
+    edges_table,
+    evaluation_record,
+    links,
+    nodes_table,
+    parts_table,
+    run_record,
+)
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Finding
@@ -36,6 +44,7 @@ def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, 
             edges=edges_table(found),
             circuit=circuit_record(found),
             evaluation=evaluation_record(found),
+            parts=parts_table(found),
         )
         for finding in found.findings:
             _draw_scores(folder, found, drawn, finding)

@@ -129,6 +129,23 @@ def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]
             }
 
 
+def parts_table(found: Discovery) -> pd.DataFrame:
+    """One row a method, part and position ("all" first); empty where no method scored any."""
+    import pandas as pd
+
+    rows = [
+        {"method": scores.method, "part": part, **row}
+        for scores in (finding.scores.parts for finding in found.findings)
+        if scores is not None
+        for i, part in enumerate(scores.components)
+        for row in (
+            {"position": "all", "score": scores.values[i], "stderr": scores.stderr[i]},
+            *({"position": place, "score": values[i]} for place, values in scores.by_position.items()),
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
 def edges_table(found: Discovery) -> pd.DataFrame:
     """One row a method and link: those inside its circuit, and all that the method measured."""
     import pandas as pd

@@ -195,6 +195,35 @@ class Hooked:
         self.logits(tokens, {place: keep(place) for place in places})
         return seen
 
+    def gradients(
+        self, tokens: Tensor, metric: Callable[[Tensor], Tensor], dropped: int | None = None
+    ) -> tuple[dict[tuple[str, int], Tensor], dict[tuple[str, int], Tensor]]:
+        """z and MLP outputs of every layer, and the gradient there of a metric of the last logits.
+
+        dropped: a layer through whose writes no gradient passes.
+        """
+        seen: dict[tuple[str, int], Tensor] = {}
+
+        def keep(place: tuple[str, int]) -> Change:
+            def change(value: Tensor) -> Tensor:
+                seen[place] = value
+                return value
+
+            return change
+
+        places = [(kind, layer) for layer in range(self.n_layers) for kind in ("z", "mlp")]
+        handles = [self._hook(*place, keep(place)) for place in places]
+        if dropped is not None:
+            for module in (self.family.attention_output, self.family.mlp):
+                layer = self.model.get_submodule(module.format(dropped))
+                handles.append(layer.register_forward_hook(lambda module, args, output: output.detach()))
+        total = metric(self.model(tokens).logits[:, -1]).sum()
+        for handle in handles:
+            handle.remove()
+        inputs = [seen[place] for place in places]
+        found = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+        return {place: seen[place].detach() for place in places}, dict(zip(places, found, strict=True))
+
     @property
     def n_layers(self) -> int:
         return int(self.model.config.num_hidden_layers)

@@ -9,8 +9,9 @@ Shapes: x is [row, prompt, column, d_model]; a row is one patch, run on every pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,10 @@ class KeysValues:
     def until(self, column: int) -> KeysValues:
         """The columns before `column`, as views."""
         return KeysValues(self.keys[:, :, :column], self.values[:, :, :column])
+
+    def then(self, more: KeysValues) -> KeysValues:
+        """These columns, then those of `more`."""
+        return KeysValues(torch.cat([self.keys, more.keys], 2), torch.cat([self.values, more.values], 2))
 
 
 Replace = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
@@ -94,7 +99,13 @@ class Attention:
     def pattern(
         self, q: Tensor, k: Tensor, before: KeysValues | None
     ) -> Float[Tensor, "prompt kv_head row query source"]:
-        """Softmax of scores from the last columns `q` (heads of a group beside its columns) to all columns.
+        """Softmax of scores."""
+        return self.scores(q, k, before).softmax(-1)
+
+    def scores(
+        self, q: Tensor, k: Tensor, before: KeysValues | None
+    ) -> Float[Tensor, "prompt kv_head row query source"]:
+        """From the last columns `q` (heads of a group beside its columns) to all columns.
 
         before: the columns that come before `k`'s.
         """
@@ -110,7 +121,7 @@ class Attention:
         if before is not None:
             earlier = q.flatten(2, 3) @ before.keys.transpose(2, 3)
             scores = torch.cat([earlier.view(*scores.shape[:-1], -1), scores], -1)
-        return (scores * self.layer.scale).softmax(-1)
+        return scores * self.layer.scale
 
     def mix(
         self, pattern: Tensor, v: Tensor, before: KeysValues | None
@@ -148,14 +159,15 @@ class Trace:
     """A run of the prompts, and what it leaves for patched ones: residual streams of the columns from `first` on.
 
     before[l], between[l]: the residual stream before layer l, and behind its attention. z[l]: head outputs.
-    after: behind the last layer. Each [prompt, column - first, ...]. attention[l]: keys and values of all columns.
+    after: behind the last layer. Each [prompt, column - first, ...], but [prompt, 1, ...] for what the last layer
+    puts out where trace was asked for the answer alone. attention[l]: keys and values of all columns.
     """
 
     first: int
     before: tuple[Float[Tensor, "prompt column d_model"], ...]
-    between: tuple[Float[Tensor, "prompt column d_model"], ...]
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    after: Float[Tensor, "prompt column d_model"]
+    between: tuple[Float[Tensor, "prompt _ d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    after: Float[Tensor, "prompt _ d_model"]
     attention: tuple[KeysValues, ...]
 
     def residual(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
@@ -180,8 +192,8 @@ class Trace:
 class Outputs:
     """What components of each layer put out, over the last columns."""
 
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    mlp: tuple[Float[Tensor, "prompt column d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    mlp: tuple[Float[Tensor, "prompt _ d_model"], ...]
 
     @property
     def n_bytes(self) -> int:
@@ -192,42 +204,74 @@ def n_bytes(parts: Iterable[Tensor]) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
 
 
+class Step(NamedTuple):
+    """What one layer did: see Trace."""
+
+    before: Float[Tensor, "prompt column d_model"]
+    z: Float[Tensor, "prompt _ head d_head"]
+    between: Float[Tensor, "prompt _ d_model"]
+    after: Float[Tensor, "prompt _ d_model"]
+    attention: KeysValues
+
+    def since(self, column: int) -> Step:
+        """A copy without the streams' first columns, which then take no memory."""
+        before, z, between, after = (part[:, column:].clone() for part in self[:4])
+        return Step(before, z, between, after, self.attention)
+
+
+def steps(
+    weights: Weights,
+    x: Float[Tensor, "prompt column d_model"],
+    *,
+    behind: Trace | None = None,
+    answer_alone: bool = False,
+) -> Iterator[Step]:
+    """Runs the embedded columns `x` layer by layer; what a step holds can be dropped before the next.
+
+    behind: a run of the same prompts whose columns before these are the same.
+    answer_alone: the last layer puts out its last column only, which is all that the answer depends on.
+    Differentiable.
+    """
+    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
+    first = total - x.shape[1]
+    rotation = weights.rotation(total) if weights.rotation else None
+    for depth, layer in enumerate(weights.layers):
+        at = Attention(weights, depth, rotation)
+        before, normed = x, layer.attention_norm(x)[None]
+        n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
+        q, k, v = at.project(normed, first, x.shape[1] - n)
+        prefix = None if behind is None else behind.attention[depth].until(first)
+        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
+        x = x[:, -n:]
+        between = x + layer.out(z.flatten(2))
+        x = between + mlp(layer, x if weights.parallel else between)
+        own = KeysValues(*(part[0].transpose(1, 2).contiguous() for part in (k, v)))
+        yield Step(before, z, between, x, own if prefix is None else prefix.then(own))
+
+
 def trace(
     weights: Weights,
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
     keep_from: int = 0,
-    write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
+    answer_alone: bool = False,
 ) -> Trace:
-    """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
+    """All that `steps` passes through, kept; residual streams and head outputs from column `keep_from` on."""
+    taken: list[Step] = []
+    for step in steps(weights, x, behind=behind, answer_alone=answer_alone):
+        since = max(0, keep_from - step.attention.keys.shape[2] + x.shape[1])
+        taken.append(step.since(since) if since else step)
+    before, z, between, after, attention = zip(*taken, strict=True)
+    first = max(keep_from, attention[0].keys.shape[2] - x.shape[1])
+    return Trace(first, before, between, z, after[-1], attention)
 
-    keep_from: the column from which residual streams and head outputs are kept. Keys and values are kept of a run
-    from column 0 on only, for others to start behind. write: sees what attention and MLP ("attention", "mlp") of
-    each layer write, and says what is written. Differentiable.
-    """
-    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
-    first = total - x.shape[1]
-    rotation = weights.rotation(total) if weights.rotation else None
-    since = max(0, keep_from - first)
-    before: list[Tensor] = []
-    between: list[Tensor] = []
-    zs: list[Tensor] = []
-    attention: list[KeysValues] = []
-    for depth, layer in enumerate(weights.layers):
-        at = Attention(weights, depth, rotation)
-        normed = layer.attention_norm(x)[None]
-        q, k, v = at.project(normed, first)
-        prefix = None if behind is None else behind.attention[depth].until(first)
-        z = at.mix(at.pattern(q, k, prefix), v, prefix)
-        middle = x + write("attention", depth, layer.out(z[0].flatten(2)))
-        for kept, value in ((before, x), (zs, z[0]), (between, middle)):
-            kept.append(value[:, since:].clone() if since else value)
-        x = middle + write("mlp", depth, mlp(layer, x if weights.parallel else middle))
-        if prefix is None:
-            attention.append(KeysValues(*(part[0].transpose(1, 2).contiguous() for part in (k, v))))
-    after = x[:, since:].clone() if since else x
-    return Trace(first + since, tuple(before), tuple(between), tuple(zs), after, tuple(attention))
+
+def outputs(weights: Weights, x: Float[Tensor, "prompt column d_model"], *, behind: Trace) -> Outputs:
+    """What components put out in the columns `x`, and nothing else of that run kept."""
+    taken = [(step.z, step.after - step.between) for step in steps(weights, x, behind=behind)]
+    z, wrote = zip(*taken, strict=True)
+    return Outputs(z, wrote)
 
 
 def climb(

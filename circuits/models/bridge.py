@@ -26,7 +26,7 @@ from circuits.engine.weights import Weights
 from circuits.errors import ModelError, PromptError
 from circuits.graph import Graph
 from circuits.memory import default_budget, is_out_of_memory
-from circuits.model import Edit, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Run, Site, Unembedding
 from circuits.models.source import ModelSource, find_model, n_parameters
 
 SPELLING = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\\n"})
@@ -175,6 +175,7 @@ class BridgeModel:
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
         self.memory = default_budget(self.device).total if memory is None else memory
         self.weights: Weights | None = None
+        self.path = "portable: the engine is not yet probed"
         self.weights, self.path = self._engine()
 
     def _engine(self) -> tuple[Weights | None, str]:
@@ -249,6 +250,29 @@ class BridgeModel:
         """In fp32 on `device`, wherever the model has it."""
         return value.detach().to(self.device, torch.float32)
 
+    def gradients(
+        self, tokens: Int[Tensor, "batch pos"], sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        captured: dict[Site, Tensor] = {}
+        hooks = [
+            (self._hook_name(site), partial(_pass, site, self.device, _with_gradient, captured))
+            for site in sites
+        ]
+        with torch.enable_grad():
+            logits = self._bridge.run_with_hooks(
+                tokens.to(self.device),
+                return_type="logits",
+                fwd_hooks=hooks,
+                logits_to_keep=1,
+                use_cache=False,
+            )
+            found = torch.autograd.grad(
+                metric(logits[:, -1].to(self.device).float()).sum(), list(captured.values())
+            )
+        return {site: value.detach() for site, value in captured.items()}, dict(
+            zip(captured, found, strict=True)
+        )
+
     def _hook_name(self, site: Site) -> str:
         return {
             "z": f"blocks.{site.layer}.attn.hook_z",
@@ -278,6 +302,11 @@ class BridgeModel:
         folded = gain[:, None] * weight
         centres = cfg.normalization_type.startswith("LN")
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
+
+
+def _with_gradient(value: Tensor) -> Tensor:
+    """Parameters take no gradients, so what passes before the first site takes none either: it starts there."""
+    return value if value.requires_grad else value.detach().requires_grad_()
 
 
 def _pass(
