@@ -152,6 +152,7 @@ class BridgeModel:
         specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
         self.memory = memory
+        bridge.unembed.register_forward_pre_hook(_packed)
         self.weights: Weights | None = None
         self.weights, self.path = self._engine()
 
@@ -241,6 +242,11 @@ class BridgeModel:
         folded = gain[:, None] * weight
         centres = cfg.normalization_type.startswith("LN")
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
+
+
+def _packed(unembed: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The last column is a slice of all; as such torch would read the unembedding once a row, ten times slower."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _pass(
