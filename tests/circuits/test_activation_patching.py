@@ -17,7 +17,7 @@ from circuits.graph import Graph
 from circuits.methods.activation_patching import METHOD
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, Model, Run, Site, Unembedding
+from circuits.model import Edit, Model, Resume, Resumption, Run, Site, Unembedding
 from circuits.models.bridge import BridgeModel
 from circuits.scores import Scores
 
@@ -41,7 +41,12 @@ class Micro:
         return False
 
     def run(
-        self, tokens: Tensor, *, capture: Collection[Site] = (), edit: Mapping[Site, Edit] | None = None
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
     ) -> Run:
         edits = edit or {}
         z = torch.stack([tokens, 2 * tokens], -1)[..., None].float()
@@ -50,6 +55,12 @@ class Micro:
         answer = (z[:, :, 0] - z[:, :, 1] + mlp).sum((1, 2))
         logits = torch.stack([answer, torch.zeros_like(answer)], 1)
         return Run(logits, {Site("z"): z, Site("mlp"): mlp})
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
 
     def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
