@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuits.engine.forward import Outputs, Replace, climb, mlp, outputs, trace
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, first_difference
+from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
@@ -58,7 +58,7 @@ class ExactRun:
         order, parts = [], []
         by_layer = keep.cpu().view(len(keep), len(self.weights.layers), self.weights.n_heads + 1)
         with torch.inference_mode():
-            for rows, layer, kind in _starts(by_layer):
+            for rows, layer, kind in starts(by_layer):
                 order += rows
                 parts += self._rows(by_layer[rows], layer, kind, readout, where)
         return reordered(concatenate(parts, 0), (torch.tensor(order).argsort(),))
@@ -199,14 +199,3 @@ class ExactRun:
             return self._mixed(units[:, None, None], kind, layer, columns, where, compute())
 
         return replace
-
-
-def _starts(keep: Bool[Tensor, "row layer unit"]) -> list[tuple[list[int], int, str]]:
-    """(rows, layer, kind) by where rows leave the base run: "z" or "mlp" of a layer, or "none"."""
-    groups: dict[tuple[int, str], list[int]] = {}
-    for row, layers in enumerate((~keep).int().tolist()):
-        touched = next((n for n, units in enumerate(layers) if any(units)), None)
-        kind = "none" if touched is None else "z" if any(layers[touched][:-1]) else "mlp"
-        place = (touched or 0, kind)
-        groups.setdefault(place, []).append(row)
-    return [(rows, layer, kind) for (layer, kind), rows in sorted(groups.items())]

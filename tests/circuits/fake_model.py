@@ -15,7 +15,7 @@ from circuits.batches import Batch, TokenPair
 from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, LastLogitsMetric, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
 
 
 class FakeModel:
@@ -51,7 +51,12 @@ class FakeModel:
         return False
 
     def run(
-        self, tokens: Tensor, *, capture: Collection[Site] = (), edit: Mapping[Site, Edit] | None = None
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
     ) -> Run:
         self.runs += 1
         captured = {site: self.values[site.layer][tokens] for site in capture}
@@ -61,6 +66,12 @@ class FakeModel:
         self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
     ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
         raise NotImplementedError
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
 
     def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
         return self.writers[layer], torch.ones(self.d_model)

@@ -11,7 +11,7 @@ from circuits.batches import Batch, TokenPair
 from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, LastLogitsMetric, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
 
 
 class Micro:
@@ -33,7 +33,12 @@ class Micro:
         return False
 
     def run(
-        self, tokens: Tensor, *, capture: Collection[Site] = (), edit: Mapping[Site, Edit] | None = None
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
     ) -> Run:
         edits = edit or {}
         z = torch.stack([tokens, 2 * tokens], -1)[..., None].float()
@@ -52,6 +57,12 @@ class Micro:
         run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
         found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
         return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
 
     def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
