@@ -61,7 +61,10 @@ class Batch:
 
     def where(self, keep: Callable[[int], bool]) -> Batch:
         """The rows whose prompt index `keep` accepts."""
-        rows = [row for row, index in enumerate(self.index) if keep(index)]
+        return self.of_rows([row for row, index in enumerate(self.index) if keep(index)])
+
+    def of_rows(self, rows: Sequence[int]) -> Batch:
+        """The rows that are named, as a batch of their own."""
         pairs = tuple(self.pairs[row] for row in rows)
         return Batch(tuple(self.index[row] for row in rows), self.clean[rows], self.corrupt[rows], pairs)
 

@@ -26,7 +26,7 @@ from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.patching import base_run
 from circuits.readout import Readout
-from circuits.work import Rehearsal, Work, account, whole_passes
+from circuits.work import Rehearsal, Work, account, full_pass, whole_passes
 
 AT_ONCE = 0.1
 """Seconds that one timed piece may take, about."""
@@ -42,6 +42,9 @@ RANDOM_ROWS = 26
 
 FEW_PROMPTS = (1, 8)
 """Small batches: rows are often asked about a few prompts of a length, where calls cost more than products."""
+
+PROBE_PASSES, PROBE_PROMPTS = 7, 2
+"""What asking a model whether it can resume takes."""
 
 CIRCUIT = 1 / 3
 """Share of the components that a circuit keeps, as a rule."""
@@ -128,24 +131,34 @@ def _non_negative(counts: np.ndarray, seconds: np.ndarray) -> tuple[float, float
 
 @dataclass
 class Clock:
-    """Tells how long work takes. Pieces that several stages rehearse are timed once."""
+    """Tells how long work takes, stage by stage: what several stages rehearse is timed once, and what the model is
+    asked but once is paid for by the first."""
 
-    device: torch.device
+    model: Model
     engine: Rate
-    model: Rate
+    whole: Rate
     _known: dict[int, Seconds] = field(default_factory=dict)
+    _probed: set[tuple[int, int]] = field(default_factory=set)
 
     def seconds(self, work: Work, rehearsals: Sequence[Rehearsal] = ()) -> Seconds:
         passes = self.engine.seconds(work.calls, work.flops)
-        passes += self.model.seconds(work.model_calls, work.model_flops)
+        passes += self.whole.seconds(work.model_calls, work.model_flops)
+        probing = (self._probing(length) for length, _ in work.probes - self._probed)
+        passes = sum(probing, passes)
+        self._probed |= work.probes
         return sum((self._rehearsed(one) for one in rehearsals), passes)
+
+    def _probing(self, length: int) -> Seconds:
+        """See circuits.engine.check.probe_resumption."""
+        flops = PROBE_PASSES * PROBE_PROMPTS * full_pass(self.model, length).flops
+        return self.whole.seconds(PROBE_PASSES, flops)
 
     def _rehearsed(self, rehearsal: Rehearsal) -> Seconds:
         """What happens at the first time only, such as imports, counts once."""
         key, first = id(rehearsal.piece), Seconds()
         if key not in self._known:
-            once = timed(rehearsal.piece, self.device)
-            (again,) = typical([rehearsal.piece], self.device)
+            once = timed(rehearsal.piece, self.model.device)
+            (again,) = typical([rehearsal.piece], self.model.device)
             self._known[key] = again
             first = Seconds(max(0.0, once.wall - again.wall), max(0.0, once.cpu - again.cpu))
         return first + self._known[key] * rehearsal.times
@@ -158,7 +171,7 @@ def calibrate(model: Model, problem: Problem) -> Clock:
     seconds = typical([piece.run for piece in (*whole, *rows)], model.device)
     samples = [Sample(piece.work, took) for piece, took in zip((*whole, *rows), seconds, strict=True)]
     of_model = samples if model.weights is None else samples[: len(whole)]
-    return Clock(model.device, fitted(samples[len(whole) :]), fitted(of_model))
+    return Clock(model, fitted(samples[len(whole) :]), fitted(of_model))
 
 
 class _Piece(NamedTuple):

@@ -24,6 +24,7 @@ from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import metric_named
 from circuits.model import Model
 from circuits.overlap import PairOverlap, pairwise_overlaps
+from circuits.precision import Rounding, rounding
 from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair
 from circuits.scores import Scores
@@ -109,6 +110,7 @@ class Discovery:
     baseline: Baseline
     findings: tuple[Finding, ...]
     overlaps: tuple[PairOverlap, ...]
+    rounding: Rounding | None = None
 
 
 def discover(
@@ -159,7 +161,17 @@ def discover(
         findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
-    return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), overlaps)
+    return Discovery(
+        model.name,
+        model.graph,
+        plan,
+        tuple(prompts),
+        halves,
+        before,
+        tuple(findings),
+        overlaps,
+        rounding(model, found_on[0], metric),
+    )
 
 
 def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.batches import Batch
-from circuits.graph import Graph
+from circuits.errors import CircuitError
+from circuits.graph import INPUT, LOGITS, Graph
 from circuits.model import Model, Site
 
 
@@ -97,12 +98,27 @@ def starts(keep: Bool[Tensor, "row layer unit"]) -> list[tuple[list[int], int, s
 
 
 def keep_masks(graph: Graph, circuits: Iterable[Iterable[str]]) -> Bool[Tensor, "row component"]:
-    """One row a circuit: True at its components, in the order of graph.components."""
+    """One row a circuit: True at its components, in the order of graph.components.
+
+    Raises CircuitError where a name is no node of this model; input and logits always belong, so have no column.
+    """
     kept = [set(circuit) for circuit in circuits]
+    _require_nodes(graph, set().union(*kept) - {INPUT, LOGITS, *graph.components})
     return torch.tensor([[c in circuit for c in graph.components] for circuit in kept], dtype=torch.bool)
 
 
 def all_but_one(graph: Graph, components: Sequence[str]) -> Bool[Tensor, "row component"]:
     """One row a component: True everywhere but there."""
-    everything = set(graph.components)
-    return keep_masks(graph, (everything - {c} for c in components))
+    return ~keep_masks(graph, ([c] for c in components))
+
+
+def _require_nodes(graph: Graph, names: Iterable[str]) -> None:
+    """Raises one CircuitError for all that are none."""
+    problems = []
+    for name in sorted(names):
+        try:
+            graph.node(name)
+        except CircuitError as error:
+            problems.append(str(error))
+    if problems:
+        raise CircuitError("\n".join(problems))

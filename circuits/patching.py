@@ -8,6 +8,7 @@ passes, and no row sees another, so results do not depend on how rows are packed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int
@@ -16,6 +17,8 @@ from torch import Tensor
 from circuits.batches import Batch
 from circuits.engine.exact import ExactRun
 from circuits.engine.portable import PortableRun
+from circuits.engine.weights import Weights
+from circuits.errors import ModelError
 from circuits.interventions import Donor
 from circuits.metrics import Metric
 from circuits.model import Model
@@ -38,11 +41,29 @@ class BaseRun(Protocol):
         """Every row of `keep`; where: the positions at which components are replaced, all where None."""
 
 
+def engine_weights(model: Model, n_tokens: int) -> Weights | None:
+    """The model's weights where the engine covers it, and prompts of so many tokens; else None."""
+    covered = model.weights is not None and n_tokens <= model.weights.longest
+    return model.weights if covered else None
+
+
+def require_engine(model: Model, batches: Sequence[Batch], what: str) -> None:
+    """Raises ModelError where the engine does not cover the model, or prompts of such a length; what needs it."""
+    longest = max(batch.clean.shape[1] for batch in batches)
+    if engine_weights(model, longest) is None:
+        reason = model.path if model.weights is None else f"a prompt of {longest} tokens is too long for it"
+        raise ModelError(
+            f"{what} needs the exact engine, which does not serve {model.name} here ({reason}). "
+            "Leave it out; activation-patching and attribution-patching by component work on every model."
+        )
+
+
 def base_run(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> BaseRun:
     """Runs `tokens` and the donor's: by the exact engine where it covers the model, else by the portable path."""
-    if model.weights is not None and tokens.shape[1] <= model.weights.longest:
-        return ExactRun(model.weights, tokens, donor, model.memory)
-    return PortableRun(model, tokens, donor)
+    weights = engine_weights(model, tokens.shape[1])
+    if weights is None:
+        return PortableRun(model, tokens, donor)
+    return ExactRun(weights, tokens, donor, model.memory)
 
 
 def measure(

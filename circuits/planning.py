@@ -31,12 +31,13 @@ from circuits.interventions import keep_masks, resample_donor, zero_donor
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
 from circuits.model import Model
+from circuits.precision import rounding_work
 from circuits.prompts import PromptPair
 from circuits.readout import Readout
 from circuits.scores import Scores
 from circuits.selection import Choice, check, n_permutations
 from circuits.statistics import sign_flip_pvalues
-from circuits.work import Rehearsal, Work, Workload, account, batch_passes, full_flops, total
+from circuits.work import Rehearsal, Work, Workload, account, batch_passes, full_pass, total
 
 QUESTIONS = 0.8
 """Circuits that pruning asks about beside the prefixes, as a share of the components: 0.2 to 1.25 on the built-in
@@ -104,7 +105,7 @@ def plan_discovery(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> F
     jobs = list(_jobs(model, problem, judged_on, plan, workloads))
     clock = calibrate(model, problem)
     ahead = _prompts_ahead(found_on, judged_on)
-    in_full = sum(n * full_flops(model, length) for length, n in ahead.lengths.items())
+    in_full = sum(n * full_pass(model, length).flops for length, n in ahead.lengths.items())
     stages = tuple(job.priced(clock) for job in jobs)
     return Forecast(ahead, stages, workloads, in_full / len(prompts))
 
@@ -112,7 +113,7 @@ def plan_discovery(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> F
 def _workload(
     model: Model, problem: Problem, plan: Plan, method: Method, options: Options
 ) -> Workload | None:
-    ahead = method.work(model, problem, options) if method.work else None
+    ahead = method.work(model, problem, options)
     if ahead:
         check(plan.selection, method.name, len(ahead.components), ahead.unit)
     return ahead
@@ -173,6 +174,8 @@ def _jobs(
         chance = total([at.first(BAND_PROMPTS).band(plan, ablation) for ablation in ABLATIONS])
         yield _Job(f"{method.name}: random circuits", chance)
         benches.add(played)
+    if rounding := rounding_work(model, problem.batches[0], problem.metric):
+        yield _Job("rounding", rounding)
 
 
 @dataclass(frozen=True)

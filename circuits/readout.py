@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.engine.weights import Weights
 from circuits.metrics import READS_ANSWERS_ALONE, Metric, Tokens, correct, preferred
 
 
@@ -65,13 +66,20 @@ class Readout:
 
     def of_some(self, logits: Float[Tensor, "row prompt token"]) -> Outcome:
         """From logits of self.tokens; for metrics that read no others."""
-        answers, distractors = self._renumbered
+        answers, distractors = self.renumbered
         return Outcome(
             self.metric(logits, answers, distractors).cpu(), preferred(logits, answers, distractors).cpu()
         )
 
+    def of_residual(self, weights: Weights, x: Float[Tensor, "row prompt d_model"]) -> Outcome:
+        """From the last residual stream; unembeds no more than is read."""
+        if self.reads_vocabulary:
+            return self.of_all(weights.logits(x))
+        return self.of_some(weights.logits(x, self.tokens))
+
     @cached_property
-    def _renumbered(self) -> tuple[Tokens, Tokens]:
+    def renumbered(self) -> tuple[Tokens, Tokens]:
+        """Answers and distractors as places in self.tokens."""
         place = {token: i for i, token in enumerate(self.tokens.tolist())}
         return (
             tuple(tuple(place[t] for t in ids) for ids in self.batch.answers),

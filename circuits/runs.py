@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 RECORD = "run.json"
 FILES = (RECORD, "prompts.jsonl", "nodes.csv", "edges.csv", "circuit.json", "evaluation.json")
+PARTS = "parts.csv"
 
 # Where a write fails for lack of room, the OSError names no file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -37,7 +38,8 @@ class RunFolder:
     """What a run folder holds.
 
     run: the record (format version, configuration, seed, versions, counts); circuit and evaluation: as JSON.
-    nodes, edges: one row a component, one row a link.
+    nodes, edges: one row a component, one row a link. parts: one row for what is finer than a component, where a
+    method scored any (parts.csv).
     """
 
     path: Path
@@ -47,6 +49,7 @@ class RunFolder:
     edges: pd.DataFrame
     circuit: dict[str, Any]
     evaluation: dict[str, Any]
+    parts: pd.DataFrame | None = None
 
 
 def check_output(path: str | Path, force: bool = False, record: str = RECORD) -> None:
@@ -176,14 +179,18 @@ def write_records(
     edges: pd.DataFrame,
     circuit: Mapping[str, object],
     evaluation: Mapping[str, object],
+    parts: pd.DataFrame | None = None,
 ) -> None:
-    """Writes the six files that read_run reads; the format version comes first in run.json."""
+    """Writes the six files that read_run reads, and parts.csv where there are any; the format version comes first
+    in run.json."""
     write_json(folder / RECORD, {"format_version": FORMAT_VERSION} | dict(run))
     write_prompts(folder / "prompts.jsonl", prompts)
     write_table(folder / "nodes.csv", nodes)
     write_table(folder / "edges.csv", edges)
     write_json(folder / "circuit.json", circuit)
     write_json(folder / "evaluation.json", evaluation)
+    if parts is not None and len(parts):
+        write_table(folder / PARTS, parts)
 
 
 def read_run(path: str | Path) -> RunFolder:
@@ -201,6 +208,7 @@ def read_run(path: str | Path) -> RunFolder:
             edges=read_table(path / "edges.csv"),
             circuit=read_json(path / "circuit.json"),
             evaluation=read_json(path / "evaluation.json"),
+            parts=read_table(path / PARTS) if (path / PARTS).is_file() else None,
         )
     except OSError as problem:
         name = problem.filename or path

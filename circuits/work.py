@@ -8,7 +8,7 @@ circuits.engine.footprint for the arithmetic.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.batches import Batch
-from circuits.engine.footprint import Columns, Footprint, portable_bytes
-from circuits.engine.portable import ROW_TOKENS
+from circuits.engine.footprint import Columns, Footprint, portable_held_bytes, portable_row_bytes
 from circuits.engine.weights import Weights
 from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Model
+from circuits.patching import engine_weights
 from circuits.readout import Readout
 
 
@@ -34,7 +34,7 @@ class Work:
     rows: patched rows. passes: prompts run forward, patched or not; a tool that shares nothing runs each in full.
     flops, calls: of the exact engine, matrix products and layers (of any number of rows; reading the answers is one
     more). model_flops, model_calls: of the model's own forward pass. bytes: the most that is held at once, on top of
-    the model.
+    the model. probes: (length, column) at which the model is asked whether it can resume, once for all work.
     """
 
     rows: int = 0
@@ -44,6 +44,7 @@ class Work:
     model_flops: int = 0
     model_calls: int = 0
     bytes: int = 0
+    probes: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def all_flops(self) -> int:
@@ -58,6 +59,7 @@ class Work:
             self.model_flops + other.model_flops,
             self.model_calls + other.model_calls,
             max(self.bytes, other.bytes),
+            self.probes | other.probes,
         )
 
     def __mul__(self, times: int) -> Work:
@@ -70,6 +72,7 @@ class Work:
             times * self.model_flops,
             times * self.model_calls,
             self.bytes,
+            self.probes,
         )
 
 
@@ -109,13 +112,12 @@ class Account(Protocol):
 
 def account(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> Account:
     """The account of circuits.patching.base_run for the same arguments; a donor's means are not looked at."""
-    n_prompts, length = tokens.shape
-    if model.weights is None or length > model.weights.longest:
-        return PortableAccount(model, n_prompts, length, donor.tokens is not None)
+    weights, (n_prompts, length) = engine_weights(model, tokens.shape[1]), tokens.shape
+    if weights is None:
+        return PortableAccount(model, tokens, donor)
     first = min(first_difference(tokens, donor), length - 1)
-    return ExactAccount(
-        Footprint(model.weights, n_prompts, length, first, donor.tokens is not None), model.memory
-    )
+    shape = Footprint(weights, n_prompts, length, first, resamples=donor.tokens is not None)
+    return ExactAccount(shape, model.memory)
 
 
 @dataclass(frozen=True)
@@ -186,21 +188,34 @@ class ExactAccount:
         return self.footprint.logits_flops(n_rows, n)
 
 
-@dataclass(frozen=True)
 class PortableAccount:
-    """Of circuits.engine.portable.PortableRun."""
+    """Of circuits.engine.portable.PortableRun: asks the model what it may leave out, as that does."""
 
-    model: Model
-    n_prompts: int
-    length: int
-    resamples: bool
+    def __init__(self, model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> None:
+        self.model, (self.n_prompts, self.length) = model, tokens.shape
+        first = min(first_difference(tokens, donor), self.length - 1)
+        self.probes = frozenset({(self.length, first)})
+        self.first = first if model.resumption(self.length, first).columns else 0
+        self._past = 0
+        self.begun = total([self._passes(1, self.first) for _ in range(2 if donor.tokens is not None else 1)])
 
-    @property
-    def begun(self) -> Work:
-        return whole_passes(self.model, self.n_prompts, self.length) if self.resamples else Work()
+    def _passes(self, n_rows: int, column: int, layer: int = 0) -> Work:
+        """Rows from `column` on and from `layer` up, and before them, where it is not at hand, what lies before."""
+        whole, n_layers = full_pass(self.model, self.length), self.model.graph.n_layers
+        blocks, n = whole.flops - 2 * self.model.d_model * whole.n_logits, n_rows * self.n_prompts
+        before, self._past = column not in (0, self._past), column or self._past
+        columns = self.n_prompts * column * before + n * (self.length - column) * (1 - layer / n_layers)
+        row = portable_row_bytes(self.model, self.n_prompts, self.length, column, whole.n_logits)
+        return Work(
+            passes=n,
+            model_flops=int(blocks * columns / self.length) + n * (whole.flops - blocks),
+            model_calls=1 + before,
+            bytes=portable_held_bytes(self.model, self.n_prompts, self.length, self.first) + n_rows * row,
+            probes=self.probes,
+        )
 
     def unpatched(self, readout: Readout) -> Work:
-        return whole_passes(self.model, self.n_prompts, self.length)
+        return Work()
 
     def measure(
         self,
@@ -208,11 +223,26 @@ class PortableAccount:
         readout: Readout,
         where: Bool[Tensor, "prompt pos"] | None = None,
     ) -> Work:
-        def work(rows: slice) -> Work:
-            return whole_passes(self.model, len(keep[rows]) * self.n_prompts, self.length)
+        graph, inside = self.model.graph, [self.first]
+        if where is not None:
+            inside = where[:, self.first :].any(0).nonzero()[:, 0].add(self.first).tolist()
+        groups = starts(keep.view(len(keep), graph.n_layers, graph.n_heads + 1)) if inside else []
+        parts = [self._rows(len(rows), layer, inside[0]) for rows, layer, kind in groups if kind != "none"]
+        asked = Work(rows=len(keep), passes=len(keep) * self.n_prompts)
+        return replace(total(parts), rows=asked.rows, passes=asked.passes)
 
-        at_once = max(1, ROW_TOKENS // (self.n_prompts * self.length))
-        return Work(rows=len(keep)) + total(in_chunks(len(keep), at_once, work))
+    def _rows(self, n_rows: int, layer: int, first: int) -> Work:
+        self.probes |= {(self.length, first)}
+        column = first if self.model.resumption(self.length, first).columns else self.first
+        layer = layer if self.model.resumption(self.length, column).layers else 0
+        n_logits = full_pass(self.model, self.length).n_logits
+        held = portable_held_bytes(self.model, self.n_prompts, self.length, self.first)
+        row = portable_row_bytes(self.model, self.n_prompts, self.length, column, n_logits)
+
+        def work(rows: slice) -> Work:
+            return self._passes(rows.stop - rows.start, column, layer)
+
+        return total(in_chunks(n_rows, max(1, (self.model.memory - held) // row), work))
 
 
 def total(parts: Sequence[Work]) -> Work:
@@ -221,11 +251,13 @@ def total(parts: Sequence[Work]) -> Work:
 
 def whole_passes(model: Model, n_prompts: int, length: int) -> Work:
     """The model's own forward pass on `n_prompts` prompts, all that components put out kept."""
+    whole = full_pass(model, length)
     return Work(
         passes=n_prompts,
-        model_flops=n_prompts * full_flops(model, length),
+        model_flops=n_prompts * whole.flops,
         model_calls=1,
-        bytes=n_prompts * sum(portable_bytes(model, length)),
+        bytes=portable_held_bytes(model, n_prompts, length, 0)
+        + portable_row_bytes(model, n_prompts, length, 0, whole.n_logits),
     )
 
 
@@ -234,18 +266,24 @@ def batch_passes(model: Model, batches: Sequence[Batch], times: int = 1) -> Work
     return total([whole_passes(model, len(batch), batch.clean.shape[1]) for batch in batches]) * times
 
 
-_COUNTED: WeakKeyDictionary[Model, dict[int, int]] = WeakKeyDictionary()
+class FullPass(NamedTuple):
+    """A forward pass of one prompt, with logits behind its last token."""
+
+    flops: int
+    n_logits: int
 
 
-def full_flops(model: Model, length: int) -> int:
-    """FLOPs of the forward pass of one prompt, logits behind its last token: from shapes where the engine knows the
-    model, else counted while one such prompt runs."""
+_COUNTED: WeakKeyDictionary[Model, dict[int, FullPass]] = WeakKeyDictionary()
+
+
+def full_pass(model: Model, length: int) -> FullPass:
+    """From shapes where the engine knows the model, else counted while one such prompt runs."""
     if model.weights is not None:
-        whole = Footprint(model.weights, 1, length, 0, resamples=False)
-        return whole.base_flops + whole.logits_flops(1, model.weights.vocab_size)
+        whole, n_logits = Footprint(model.weights, 1, length, 0, resamples=False), model.weights.vocab_size
+        return FullPass(whole.base_flops + whole.logits_flops(1, n_logits), n_logits)
     known = _COUNTED.setdefault(model, {})
     if length not in known:
         with FlopCounterMode(display=False) as counter:
-            model.run(torch.zeros(1, length, dtype=torch.long, device=model.device))
-        known[length] = counter.get_total_flops()
+            run = model.run(torch.zeros(1, length, dtype=torch.long, device=model.device))
+        known[length] = FullPass(counter.get_total_flops(), run.logits.shape[-1])
     return known[length]

@@ -185,8 +185,8 @@ def _summary(ready: Ready, forecast: Forecast) -> Iterator[str]:
     work, seconds, memory = forecast.work, forecast.seconds, _memory(ready, forecast)
     least = "at least " if forecast.unknown else ""
     yield (
-        f"{work.passes:,} forward passes of a prompt, {work.rows:,} patched rows on batches of them. In full they would "
-        f"be {work.passes * forecast.full_flops / 1e12:,.2f} TFLOP; computing what can change is "
+        f"{work.passes:,} forward passes of a prompt, {work.rows:,} patched rows on batches of them. In full they "
+        f"would be {work.passes * forecast.full_flops / 1e12:,.2f} TFLOP; computing what can change is "
         f"{work.all_flops / 1e12:,.2f} TFLOP, as much as {work.all_flops / forecast.full_flops:,.0f} passes in full."
     )
     yield (

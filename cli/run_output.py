@@ -96,6 +96,7 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
         "model": found.model,
         "baseline": asdict(found.baseline),
         "solves": found.baseline.solves,
+        "rounding": None if found.rounding is None else asdict(found.rounding),
         "circuits": [
             {
                 "method": finding.scores.method,

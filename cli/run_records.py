@@ -40,6 +40,7 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "edges": edges_table(found),
         "circuit": circuit_record(found),
         "evaluation": evaluation_record(found),
+        "parts": parts_table(found),
     }
 
 
@@ -74,6 +75,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "weights_sha256": weights_hash(model.directory),
             **asdict(found.graph),
             "d_model": model.d_model,
+            "patching": model.path,
             "probes": asdict(probe(model, torch.tensor([model.tokenize(found.prompts[0].clean)[0]]))),
         },
         "prompts": {
@@ -140,6 +142,23 @@ def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]
             }
 
 
+def parts_table(found: Discovery) -> pd.DataFrame:
+    """One row a method, part and position ("all" first); empty where no method scored any."""
+    import pandas as pd
+
+    rows = [
+        {"method": scores.method, "part": part, **row}
+        for scores in (finding.scores.parts for finding in found.findings)
+        if scores is not None
+        for i, part in enumerate(scores.components)
+        for row in (
+            {"position": "all", "score": scores.values[i], "stderr": scores.stderr[i]},
+            *({"position": place, "score": values[i]} for place, values in scores.by_position.items()),
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
 def edges_table(found: Discovery) -> pd.DataFrame:
     """One row a method and link: those inside its circuit, and all that the method measured."""
     import pandas as pd
@@ -192,6 +211,7 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
     prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
     return {
         "baseline": asdict(found.baseline),
+        "rounding": None if found.rounding is None else asdict(found.rounding),
         "methods": {
             finding.scores.method: {
                 "selection": {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.render import heatmap, say, table, top_components
+from cli.render import heatmap, say, table, top_components, warning
 from cli.run_output import unit
-from cli.wording import conclusions, finding_words, p_value, reference_words
+from cli.wording import conclusions, finding_words, p_value, reference_words, rounding_words
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery
@@ -20,6 +20,8 @@ def show_discovery(found: Discovery, folder: Path) -> None:
     say("")
     top_components(first.scores, first.circuit, unit=unit(first.scores))
     say("")
+    if found.rounding is not None:
+        (warning if found.rounding.matters else say)(rounding_words(found))
     for finding in found.findings:
         say(finding_words(finding))
         if finding.choice.note:

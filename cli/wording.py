@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circuits.discovery import Finding
+    from circuits.discovery import Discovery, Finding
     from circuits.evaluation import Baseline, Estimate, Verdict
 
 
@@ -52,6 +52,20 @@ def unsolved_warning(model: str, before: Baseline) -> str:
         f"{model} does not solve this task: it prefers the answer on {share(before.preferred)} of the prompts, where "
         "a coin gives 50%. Whatever is found below is no circuit for the task."
     )
+
+
+def rounding_words(found: Discovery) -> str:
+    """What half precision does to the effects; empty for fp32."""
+    if (rounding := found.rounding) is None:
+        return ""
+    effect = f"a median effect of one component on one prompt is {rounding.effect:.2g}"
+    if rounding.gap is None:
+        return (
+            f"In {rounding.dtype} rounding cannot be told from effects here ({effect}). Use --dtype float32."
+        )
+    words = f"{effect}; two computations that round differently are {rounding.gap:.2g} apart ({rounding.share:.0%})"
+    advice = " Small effects are not to be trusted: use --dtype float32." if rounding.matters else ""
+    return f"In {rounding.dtype} {words}.{advice}"
 
 
 def chance_words(verdict: Verdict) -> str:

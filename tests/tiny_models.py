@@ -90,11 +90,60 @@ FAMILIES = {
     "tiny-gemma": Family(
         "GemmaForCausalLM", "GemmaConfig", _SHAPE | {"num_key_value_heads": 1, "head_dim": 12}
     ),
-    # Not additive: these normalise what components write; the first caps its logits as well.
+    "tiny-mistral": Family(
+        "MistralForCausalLM", "MistralConfig", _SHAPE | {"num_key_value_heads": 2, "sliding_window": None}
+    ),
+    # Sees few tokens back, so the engine covers short prompts alone.
+    "tiny-mistral-window": Family(
+        "MistralForCausalLM", "MistralConfig", _SHAPE | {"num_key_value_heads": 2, "sliding_window": 6}
+    ),
+    "tiny-qwen2": Family("Qwen2ForCausalLM", "Qwen2Config", _SHAPE | {"num_key_value_heads": 2}),
+    # Normalises queries and keys.
+    "tiny-qwen3": Family(
+        "Qwen3ForCausalLM", "Qwen3Config", _SHAPE | {"num_key_value_heads": 2, "head_dim": 12}
+    ),
+    # A mixture of experts.
+    "tiny-mixtral": Family(
+        "MixtralForCausalLM", "MixtralConfig", _SHAPE | {"num_key_value_heads": 2, "num_local_experts": 4}
+    ),
+    "tiny-phi": Family(
+        "PhiForCausalLM",
+        "PhiConfig",
+        _SHAPE | {"partial_rotary_factor": 0.5},
+        "model.layers.{}.self_attn.dense",
+    ),
+    # Rotates otherwise once a prompt is longer than 12 tokens, so keys of a shorter prefix are no longer its own.
+    "tiny-phi3-long": Family(
+        "Phi3ForCausalLM",
+        "Phi3Config",
+        _SHAPE
+        | {
+            "num_key_value_heads": 2,
+            "original_max_position_embeddings": 12,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "factor": 2.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+                "original_max_position_embeddings": 12,
+            },
+        },
+    ),
+    # Its blocks put out tuples.
+    "tiny-gptj": Family(
+        "GPTJForCausalLM",
+        "GPTJConfig",
+        {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4},
+        "transformer.h.{}.attn.out_proj",
+        "transformer.h.{}.mlp",
+    ),
+    # Not additive: these normalise what components write; the first caps its logits as well, and every other
+    # layer of it sees few tokens back.
     "tiny-gemma2": Family(
         "Gemma2ForCausalLM",
         "Gemma2Config",
-        _SHAPE | {"num_key_value_heads": 2, "head_dim": 8},
+        _SHAPE | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 6},
         mlp="model.layers.{}.post_feedforward_layernorm",
     ),
     "tiny-olmo2": Family(
@@ -108,24 +157,31 @@ FAMILIES = {
         "CohereForCausalLM", "CohereConfig", _SHAPE | {"num_key_value_heads": 2, "logit_scale": 0.3}
     ),
 }
-ADDITIVE = ("tiny-gpt2", "tiny-llama", "tiny-neox", "tiny-neox-serial", "tiny-gemma")
+ADDITIVE = (
+    "tiny-gpt2", "tiny-llama", "tiny-neox", "tiny-neox-serial", "tiny-gemma", "tiny-mistral", "tiny-qwen2",
+    "tiny-qwen3", "tiny-mixtral", "tiny-phi", "tiny-gptj",
+)  # fmt: skip
 
 
-def write_tokenizer(directory: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def write_tokenizer(directory: Path, *, as_added: bool = False) -> None:
+    """as_added: for a model whose own class of tokenizer reads the vocabulary as byte pairs, and knows no words."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>"
-    ).save_pretrained(directory)
+    )
+    if as_added:
+        fast.add_tokens([AddedToken(word, single_word=True, lstrip=True) for word in WORDS[2:]])
+    fast.save_pretrained(directory)
 
 
 def write_model(name: str, directory: Path) -> None:
     """Saves the family called `name` with the tokenizer, as a user would."""
     FAMILIES[name].build().save_pretrained(directory)
-    write_tokenizer(directory)
+    write_tokenizer(directory, as_added=FAMILIES[name].config == "Qwen2Config")
 
 
 def read_model(directory: Path) -> Any:
@@ -194,6 +250,35 @@ class Hooked:
         places = [(kind, layer) for layer in range(self.n_layers) for kind in ("z", "mlp")]
         self.logits(tokens, {place: keep(place) for place in places})
         return seen
+
+    def gradients(
+        self, tokens: Tensor, metric: Callable[[Tensor], Tensor], dropped: int | None = None
+    ) -> tuple[dict[tuple[str, int], Tensor], dict[tuple[str, int], Tensor]]:
+        """z and MLP outputs of every layer, and the gradient there of a metric of the last logits.
+
+        dropped: a layer through whose writes no gradient passes.
+        """
+        seen: dict[tuple[str, int], Tensor] = {}
+
+        def keep(place: tuple[str, int]) -> Change:
+            def change(value: Tensor) -> Tensor:
+                seen[place] = value
+                return value
+
+            return change
+
+        places = [(kind, layer) for layer in range(self.n_layers) for kind in ("z", "mlp")]
+        handles = [self._hook(*place, keep(place)) for place in places]
+        if dropped is not None:
+            for module in (self.family.attention_output, self.family.mlp):
+                layer = self.model.get_submodule(module.format(dropped))
+                handles.append(layer.register_forward_hook(lambda module, args, output: output.detach()))
+        total = metric(self.model(tokens).logits[:, -1]).sum()
+        for handle in handles:
+            handle.remove()
+        inputs = [seen[place] for place in places]
+        found = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+        return {place: seen[place].detach() for place in places}, dict(zip(places, found, strict=True))
 
     @property
     def n_layers(self) -> int:

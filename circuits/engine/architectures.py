@@ -119,7 +119,8 @@ def _rotation(rotary: Any, device: torch.device) -> Callable[[int], tuple[Tensor
 
     @cache
     def rotation(length: int) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
+        # Kept for all later runs, those with gradients too, so no inference tensors whoever asks first.
+        with torch.inference_mode(False), torch.no_grad():
             cos, sin = rotary(torch.zeros(1, device=device), torch.arange(length, device=device)[None])
         return cos[0], sin[0]
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.engine.footprint import Columns, Footprint
-from circuits.engine.forward import Outputs, Replace, climb, mlp, trace
+from circuits.engine.forward import Outputs, Replace, climb, mlp, outputs, trace
 from circuits.engine.weights import Weights
 from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
@@ -36,7 +36,7 @@ class ExactRun:
             self.footprint = Footprint(
                 weights, len(tokens), self.length, self.first, resamples=donor.tokens is not None
             )
-            self.base = trace(weights, weights.embed(tokens)).since(self.first)
+            self.base = trace(weights, weights.embed(tokens), keep_from=self.first)
             self.other = self._donor_run()
         self.memory = memory
 
@@ -44,11 +44,11 @@ class ExactRun:
         if self.donor.tokens is None:
             return None
         changed = self.weights.embed(self.donor.tokens)[:, self.first :]
-        return trace(self.weights, changed, behind=self.base).outputs()
+        return outputs(self.weights, changed, behind=self.base)
 
     def unpatched(self, readout: Readout) -> Outcome:
         with torch.inference_mode():
-            return self._read(self.base.after[None, :, -1], readout)
+            return readout.of_residual(self.weights, self.base.after[None, :, -1])
 
     def measure(
         self,
@@ -75,14 +75,14 @@ class ExactRun:
         """Rows that all leave the base run at one place."""
         first, end = self.footprint.columns(layer, where)
         if kind == "none" or first >= end:
-            same = self._read(self.base.after[None, :, -1], readout)
+            same = readout.of_residual(self.weights, self.base.after[None, :, -1])
             return [reordered(same, (torch.zeros(len(keep), dtype=torch.long),))]
 
         def work(rows: slice) -> Outcome:
             start = self._behind_attention if kind == "z" else self._behind_mlp
             x = start(keep[rows], layer, (first, end), where)
             final = climb(self.weights, self.base, layer + 1, x, first, self._replaced(keep[rows], where))
-            return self._read(final, readout)
+            return readout.of_residual(self.weights, final)
 
         n_logits = self.weights.vocab_size if readout.reads_vocabulary else 0
         return in_chunks(len(keep), self.rows_at_once(self.length - first, n_logits), work)
@@ -98,31 +98,28 @@ class ExactRun:
         leaves = ~keep[:, layer, :-1]
         touched = leaves.any(0).nonzero()[:, 0].to(self.tokens.device)
         change = self._change("z", layer, columns, where)[..., touched, :]
-        delta = self._written(layer, change, touched, leaves[:, touched.cpu()])
+        delta = self.written(layer, change, touched, leaves[:, touched.cpu()])
+        return self.behind_attention(delta, keep[:, layer, -1], layer, columns, where)
+
+    def behind_attention(
+        self, delta: Tensor, keep: Tensor, layer: int, columns: Columns, where: Tensor | None = None
+    ) -> Float[Tensor, "row prompt column d_model"]:
+        """The same where attention writes `delta` more than in the base run; keep: rows that keep the MLP."""
         between = self.base.between[layer][:, self._at(columns)] + delta
-        if self.weights.parallel:
-            wrote = self.base.mlp(layer)[:, self._at(columns)]
-        else:
-            wrote = self._mlp(keep[:, layer, -1], layer, between, columns, where)
-            return between + wrote
-        return between + self._with_mlp_replaced(keep[:, layer, -1], layer, wrote[None], columns, where)
+        return between + self._mlp(keep, layer, between, columns, where)
 
     def _mlp(
         self, keep: Tensor, layer: int, between: Tensor, columns: Columns, where: Tensor | None
     ) -> Tensor:
         if not keep.any() and where is None:
             return self._given("mlp", layer, columns)[None]
-        wrote = mlp(self.weights.layers[layer], between)
-        return self._with_mlp_replaced(keep, layer, wrote, columns, where)
-
-    def _with_mlp_replaced(
-        self, keep: Tensor, layer: int, wrote: Tensor, columns: Columns, where: Tensor | None
-    ) -> Tensor:
-        return (
-            wrote
-            if keep.all()
-            else self._mixed(keep[:, None, None, None], "mlp", layer, columns, where, wrote)
-        )
+        if self.weights.parallel:
+            wrote = self.base.mlp(layer)[None, :, self._at(columns)]
+        else:
+            wrote = mlp(self.weights.layers[layer], between)
+        if keep.all():
+            return wrote
+        return self._mixed(keep[:, None, None, None], "mlp", layer, columns, where, wrote)
 
     def _behind_mlp(
         self, keep: Tensor, layer: int, columns: Columns, where: Tensor | None
@@ -132,7 +129,7 @@ class ExactRun:
         x = self.base.residual(layer + 1)[:, self._at(columns)] + change
         return x[None].expand(len(keep), -1, -1, -1)
 
-    def _written(self, layer: int, change: Tensor, heads: Tensor, leaves: Tensor) -> Tensor:
+    def written(self, layer: int, change: Tensor, heads: Tensor, leaves: Tensor) -> Tensor:
         """What the change of z of `heads` writes, summed over those that each row leaves."""
         out = self.weights.layers[layer].out.weight.view(self.weights.n_heads, self.weights.d_head, -1)[heads]
         by_head = change.permute(2, 0, 1, 3).flatten(1, 2).to(out.dtype) @ out
@@ -184,8 +181,3 @@ class ExactRun:
             return self._mixed(units[:, None, None], kind, layer, columns, where, compute())
 
         return replace
-
-    def _read(self, x: Float[Tensor, "row prompt d_model"], readout: Readout) -> Outcome:
-        if readout.reads_vocabulary:
-            return readout.of_all(self.weights.logits(x))
-        return readout.of_some(self.weights.logits(x, readout.tokens))

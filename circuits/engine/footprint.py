@@ -58,27 +58,17 @@ class Footprint:
 
     @property
     def making_bytes(self) -> int:
-        """The most that is held while the two are made: the base run of all columns, before those behind the
-        first difference are taken from it, or the donor's beside it."""
-        whole = self._layers_bytes(self.length, self._streams) + self._known_bytes
-        working = self.rows_bytes(1, self.length)
-        cutting = self._layers_bytes(self.n_columns, self._streams)
-        joined = self._layers_bytes(self.length, 2 * self.weights.n_kv_heads * self.weights.d_head)
-        behind = self._base_bytes + cutting + joined + self.rows_bytes(1, self.n_columns)
-        return max(whole + max(working, cutting), self.resamples * behind)
+        """The most that is held while they are made: what is kept of either, and its last layer at work."""
+        base = self._base_bytes + self.rows_bytes(1, self.length)
+        return max(base, self.resamples * (self.held_bytes + self.rows_bytes(1, self.n_columns)))
 
     @property
     def _base_bytes(self) -> int:
+        """Residual streams and head outputs of the columns that can change, keys and values of all."""
+        streams = self._layers_bytes(self.n_columns, 2 * self.weights.d_model + self.head_width)
         answers = FLOAT * self.n_prompts * self.n_columns * self.weights.d_model
-        return self._layers_bytes(self.n_columns, self._streams) + answers + self._known_bytes
-
-    @property
-    def _known_bytes(self) -> int:
-        """Keys and values of all columns; where they come out of one product, its queries lie beside them."""
-        parts = self.weights.layers[0]
-        kept = parts.joint or parts.key
-        width = kept.weight.shape[1] * (1 if parts.joint else 2)
-        return self._layers_bytes(self.length, width)
+        known = self._layers_bytes(self.length, 2 * self.weights.n_kv_heads * self.weights.d_head)
+        return streams + answers + known
 
     def _layers_bytes(self, n_columns: int, width: int) -> int:
         """`width` numbers a token, kept for every layer."""
@@ -87,11 +77,6 @@ class Footprint:
     @property
     def _outputs(self) -> int:
         return self.weights.d_model + self.head_width
-
-    @property
-    def _streams(self) -> int:
-        """Residual streams before attention and behind it, and head outputs."""
-        return 2 * self.weights.d_model + self.head_width
 
     def rows_bytes(self, n_rows: int, n_columns: int, n_logits: int = 0) -> int:
         """The most that `n_rows` rows of `n_columns` take while they run; n_logits: how many of each are read."""
@@ -149,13 +134,45 @@ class Footprint:
         donor = self.trace_flops(self.n_columns) if self.resamples else 0
         return self.trace_flops(self.length) + donor
 
-    def trace_flops(self, n_columns: int) -> int:
-        """One run of the last `n_columns` columns, through all layers, without logits."""
-        tokens = self.n_prompts * n_columns
-        return sum(
-            tokens * _per_token(self.weights, layer) + self._attention(1, n_columns)
-            for layer in range(len(self.weights.layers))
+    def trace_flops(self, n_columns: int, *, answer_alone: bool = False) -> int:
+        """One run of the last `n_columns` columns, without logits.
+
+        answer_alone: the last layer at the last of them alone.
+        """
+        last, first = len(self.weights.layers) - 1, self.length - n_columns
+        below = sum(self._layer(layer, n_columns) for layer in range(last))
+        if answer_alone:
+            return below + self._block(1, last, (first, self.length), heads=True, mlp=True)
+        return below + self._layer(last, n_columns)
+
+    def _layer(self, layer: int, n_columns: int) -> int:
+        parts = self.weights.layers[layer]
+        per_token = sum(map(_flops, (parts.query, parts.key, parts.value, parts.out))) + _mlp(
+            self.weights, layer
         )
+        return self.n_prompts * n_columns * per_token + self._attention(1, n_columns)
+
+    def linear_flops(self, *, drops: bool = False) -> int:
+        """Of circuits.engine.linear.engine_linear: the donor's run, the base run over the columns that differ and the
+        way back down to the first head outputs; drops: and from every layer's input for GradDrop. Without logits."""
+        n_layers = len(self.weights.layers)
+        donor = self.trace_flops(self.length, answer_alone=True) if self.resamples else 0
+        there = self.trace_flops(self.n_columns, answer_alone=True)
+        back = sum(self._back(layer) for layer in range(n_layers))
+        again = sum(self._back(below) for layer in range(n_layers) for below in range(layer))
+        return donor + there + back + drops * again
+
+    def _back(self, layer: int) -> int:
+        """Gradients through one layer; weights take none, and of the first nobody asks below its heads."""
+        parts, last = self.weights.layers[layer], layer + 1 == len(self.weights.layers)
+        n_queries = 1 if last else self.n_columns
+        behind = self.n_prompts * n_queries * (_flops(parts.out) + _mlp(self.weights, layer))
+        if layer == 0:
+            return behind
+        asking = self.n_columns if parts.joint else n_queries
+        changed = self.n_columns * (_flops(parts.key) + _flops(parts.value)) + asking * _flops(parts.query)
+        both = 4 * self.n_prompts * n_queries * (self.length + self.n_columns) * self.head_width
+        return behind + self.n_prompts * changed + both
 
     def logits_flops(self, n_rows: int, n_logits: int) -> int:
         return 2 * n_rows * self.n_prompts * self.weights.d_model * n_logits
@@ -223,12 +240,6 @@ def _mlp(weights: Weights, layer: int) -> int:
     return _flops(parts.mlp_in) + _flops(parts.mlp_out) + (_flops(parts.gate) if parts.gate else 0)
 
 
-def _per_token(weights: Weights, layer: int) -> int:
-    """A whole layer but the pattern of its attention."""
-    parts = weights.layers[layer]
-    return sum(map(_flops, (parts.query, parts.key, parts.value, parts.out))) + _mlp(weights, layer)
-
-
 def prompts_at_once(model: Model, length: int, first: int) -> int:
     """How many prompts of `length` tokens fit half of the model's memory budget; the other half is for rows.
 
@@ -248,7 +259,7 @@ def prompts_at_once(model: Model, length: int, first: int) -> int:
 def _prompt_bytes(model: Model, length: int, first: int) -> tuple[int, int]:
     """What one prompt takes: its base run, and a row on it, at worst of all ablations."""
     if model.weights is None or length > model.weights.longest:
-        return portable_bytes(model, length)
+        return portable_held_bytes(model, 1, length, 0), portable_row_bytes(model, 1, length, 0)
     resampled, constant = (
         Footprint(model.weights, 1, length, first),
         Footprint(model.weights, 1, length, 0, False),
@@ -256,17 +267,24 @@ def _prompt_bytes(model: Model, length: int, first: int) -> tuple[int, int]:
     return max(resampled.making_bytes, constant.making_bytes), constant.rows_bytes(1, length)
 
 
-def portable_bytes(model: Model, length: int) -> tuple[int, int]:
-    """The same of a model that the engine does not cover: an estimate, for it tells neither its MLP's width nor its
-    kernels.
+def portable_row_bytes(model: Model, n_prompts: int, length: int, column: int, n_logits: int = 0) -> int:
+    """Memory of one row from `column` on of a model that the engine does not cover: an estimate, for it tells neither
+    its MLP's width nor its kernels.
 
-    Held are what components put out and the residual streams (3 vectors of d_model a token and layer). At work are,
-    for each token, some 8 vectors of d_model (residual streams, norms, queries, keys, values, head outputs), an MLP
-    four times as wide with a gate (12), and scores thrice (masked, softmax).
+    For each token the block at work holds some 8 vectors of d_model (residual streams, norms, queries, keys,
+    values, head outputs), an MLP four times as wide with a gate (12), and scores thrice (masked, softmax);
+    for each prompt keys and values of all columns, repeated and joined (4), and the last logits, read in fp32 (3).
     """
-    d_model, graph = model.d_model, model.graph
-    held = FLOAT * graph.n_layers * length * 3 * d_model
-    return held, FLOAT * length * (24 * d_model + 3 * graph.n_heads * length)
+    token = 20 * model.d_model + 3 * model.graph.n_heads * length
+    prompt = 4 * model.d_model * length + 3 * n_logits
+    return FLOAT * n_prompts * ((length - column) * token + prompt)
+
+
+def portable_held_bytes(model: Model, n_prompts: int, length: int, column: int) -> int:
+    """The same of a base run and a donor's: residual streams and outputs from `column` on; of the columns before,
+    keys and values as if no heads shared them."""
+    vectors = 3 * (length - column) + 2 * column
+    return FLOAT * n_prompts * model.graph.n_layers * vectors * model.d_model
 
 
 def _rounded_up(size: int) -> str:

@@ -9,8 +9,9 @@ Shapes: x is [row, prompt, column, d_model]; a row is one patch, run on every pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -98,14 +99,20 @@ class Attention:
     def pattern(
         self, q: Tensor, k: Tensor, before: KeysValues | None
     ) -> Float[Tensor, "prompt kv_head row query source"]:
-        """Softmax of scores from the last columns `q` (heads of a group beside its columns) to all columns.
+        """Softmax of scores."""
+        return self.scores(q, k, before).softmax(-1)
+
+    def scores(
+        self, q: Tensor, k: Tensor, before: KeysValues | None
+    ) -> Float[Tensor, "prompt kv_head row query source"]:
+        """From the last columns `q` (heads of a group beside its columns) to all columns.
 
         before: the columns that come before `k`'s.
         """
         rows, prompts, n_queries, heads, d_head = q.shape
         kv_heads, groups = k.shape[3], heads // k.shape[3]
         q = q.view(rows, prompts, n_queries, kv_heads, groups, d_head).permute(1, 3, 0, 2, 4, 5)
-        q = q.reshape(prompts, kv_heads, rows, n_queries * groups, d_head) * self.layer.scale
+        q = q.reshape(prompts, kv_heads, rows, n_queries * groups, d_head)
         scores = q @ k.permute(1, 3, 0, 4, 2)
         if n_queries > 1:
             late = torch.ones(n_queries, k.shape[2], dtype=torch.bool, device=q.device)
@@ -114,7 +121,7 @@ class Attention:
         if before is not None:
             earlier = q.flatten(2, 3) @ before.keys.transpose(2, 3)
             scores = torch.cat([earlier.view(*scores.shape[:-1], -1), scores], -1)
-        return scores.softmax(-1)
+        return scores * self.layer.scale
 
     def mix(
         self, pattern: Tensor, v: Tensor, before: KeysValues | None
@@ -156,14 +163,15 @@ class Trace:
     """A run of the prompts, and what it leaves for patched ones: residual streams of the columns from `first` on.
 
     before[l], between[l]: the residual stream before layer l, and behind its attention. z[l]: head outputs.
-    after: behind the last layer. Each [prompt, column - first, ...]. attention[l]: keys and values of all columns.
+    after: behind the last layer. Each [prompt, column - first, ...], but [prompt, 1, ...] for what the last layer
+    puts out where trace was asked for the answer alone. attention[l]: keys and values of all columns.
     """
 
     first: int
     before: tuple[Float[Tensor, "prompt column d_model"], ...]
-    between: tuple[Float[Tensor, "prompt column d_model"], ...]
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    after: Float[Tensor, "prompt column d_model"]
+    between: tuple[Float[Tensor, "prompt _ d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    after: Float[Tensor, "prompt _ d_model"]
     attention: tuple[KeysValues, ...]
 
     def residual(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
@@ -174,15 +182,6 @@ class Trace:
         """What the MLP of `layer` wrote."""
         return self.residual(layer + 1) - self.between[layer]
 
-    def since(self, first: int) -> Trace:
-        """The same with residual streams from column `first` on alone; the memory of the others is given back."""
-
-        def cut(parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(part[:, first - self.first :].clone() for part in parts)
-
-        (after,) = cut((self.after,))
-        return Trace(first, cut(self.before), cut(self.between), cut(self.z), after, self.attention)
-
     def outputs(self) -> Outputs:
         """What its components put out, without the rest."""
         return Outputs(self.z, tuple(self.mlp(layer) for layer in range(len(self.z))))
@@ -192,12 +191,57 @@ class Trace:
 class Outputs:
     """What components of each layer put out, over the last columns."""
 
-    z: tuple[Float[Tensor, "prompt column head d_head"], ...]
-    mlp: tuple[Float[Tensor, "prompt column d_model"], ...]
+    z: tuple[Float[Tensor, "prompt _ head d_head"], ...]
+    mlp: tuple[Float[Tensor, "prompt _ d_model"], ...]
 
 
 def n_bytes(parts: Iterable[Tensor]) -> int:
     return sum(part.numel() * part.element_size() for part in parts)
+
+
+class Step(NamedTuple):
+    """What one layer did: see Trace."""
+
+    before: Float[Tensor, "prompt column d_model"]
+    z: Float[Tensor, "prompt _ head d_head"]
+    between: Float[Tensor, "prompt _ d_model"]
+    after: Float[Tensor, "prompt _ d_model"]
+    attention: KeysValues
+
+    def since(self, column: int) -> Step:
+        """A copy without the streams' first columns, which then take no memory."""
+        before, z, between, after = (part[:, column:].clone() for part in self[:4])
+        return Step(before, z, between, after, self.attention)
+
+
+def steps(
+    weights: Weights,
+    x: Float[Tensor, "prompt column d_model"],
+    *,
+    behind: Trace | None = None,
+    answer_alone: bool = False,
+) -> Iterator[Step]:
+    """Runs the embedded columns `x` layer by layer; what a step holds can be dropped before the next.
+
+    behind: a run of the same prompts whose columns before these are the same.
+    answer_alone: the last layer puts out its last column only, which is all that the answer depends on.
+    Differentiable.
+    """
+    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
+    first = total - x.shape[1]
+    rotation = weights.rotation(total) if weights.rotation else None
+    for depth, layer in enumerate(weights.layers):
+        at = Attention(weights, depth, rotation)
+        before, normed = x, layer.attention_norm(x)[None]
+        n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
+        q, k, v = at.project(normed, first, x.shape[1] - n)
+        prefix = None if behind is None else behind.attention[depth].until(first)
+        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
+        x = x[:, -n:]
+        between = x + layer.out(z.flatten(2))
+        x = between + mlp(layer, x if weights.parallel else between)
+        own = KeysValues(*(part[0].transpose(1, 2).contiguous() for part in (k, v)))
+        yield Step(before, z, between, x, own if prefix is None else prefix.then(own))
 
 
 def trace(
@@ -205,30 +249,24 @@ def trace(
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
-    write: Callable[[str, int, Tensor], Tensor] = lambda kind, layer, value: value,
+    keep_from: int = 0,
+    answer_alone: bool = False,
 ) -> Trace:
-    """Runs the embedded columns `x`; behind: a run of the same prompts whose columns before them are the same.
+    """All that `steps` passes through, kept; residual streams and head outputs from column `keep_from` on."""
+    taken: list[Step] = []
+    for step in steps(weights, x, behind=behind, answer_alone=answer_alone):
+        since = max(0, keep_from - step.attention.keys.shape[2] + x.shape[1])
+        taken.append(step.since(since) if since else step)
+    before, z, between, after, attention = zip(*taken, strict=True)
+    first = max(keep_from, attention[0].keys.shape[2] - x.shape[1])
+    return Trace(first, before, between, z, after[-1], attention)
 
-    write: sees what attention and MLP ("attention", "mlp") of each layer write, and says what is written.
-    Differentiable.
-    """
-    total = x.shape[1] if behind is None else behind.attention[0].keys.shape[2]
-    first = total - x.shape[1]
-    rotation = weights.rotation(total) if weights.rotation else None
-    before, between, zs, attention = [], [], [], []
-    for depth, layer in enumerate(weights.layers):
-        at = Attention(weights, depth, rotation)
-        normed = layer.attention_norm(x)[None]
-        q, k, v = at.project(normed, first)
-        prefix = None if behind is None else behind.attention[depth].until(first)
-        z = at.mix(at.pattern(q, k, prefix), v, prefix)
-        before.append(x)
-        zs.append(z[0])
-        between.append(x + write("attention", depth, layer.out(z[0].flatten(2))))
-        x = between[-1] + write("mlp", depth, mlp(layer, x if weights.parallel else between[-1]))
-        own = KeysValues(k[0].transpose(1, 2), v[0].transpose(1, 2))
-        attention.append(own if prefix is None else prefix.then(own))
-    return Trace(first, tuple(before), tuple(between), tuple(zs), x, tuple(attention))
+
+def outputs(weights: Weights, x: Float[Tensor, "prompt column d_model"], *, behind: Trace) -> Outputs:
+    """What components put out in the columns `x`, and nothing else of that run kept."""
+    taken = [(step.z, step.after - step.between) for step in steps(weights, x, behind=behind)]
+    z, wrote = zip(*taken, strict=True)
+    return Outputs(z, wrote)
 
 
 def climb(

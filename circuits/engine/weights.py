@@ -17,6 +17,8 @@ from torch.nn.functional import layer_norm, rms_norm
 
 from circuits.engine.products import product
 
+Activation = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -26,7 +28,7 @@ class Affine:
     bias: Float[Tensor, "d_out"] | None = None
 
     def __call__(
-        self, x: Float[Tensor, "*rows d_in"], activation: Callable[[Tensor], Tensor] | None = None
+        self, x: Float[Tensor, "*rows d_in"], activation: Activation | None = None
     ) -> Float[Tensor, "*rows d_out"]:
         flat = x.reshape(-1, x.shape[-1]).to(self.weight.dtype)
         return (
@@ -67,7 +69,7 @@ class Layer:
     mlp_norm: Norm
     mlp_in: Affine
     mlp_out: Affine
-    activation: Callable[[Tensor], Tensor]
+    activation: Activation
     scale: float
     gate: Affine | None = None
     joint: Affine | None = None

@@ -4,26 +4,37 @@ The one idea: the last residual stream is a sum of writes, and with the final no
 the logits are linear in it; so the logit difference splits exactly into one number a component, plus the
 embedding and the constant biases. It sees direct effects only: a head that acts through other heads gets about 0.
 Source: Elhage et al. 2021 (A Mathematical Framework for Transformer Circuits); Wang et al. 2022 (IOI).
-Cost: one forward pass a prompt; head outputs are read at the last position alone.
+Cost: one forward pass a prompt; outputs are read at the last position alone, layer by layer.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.engine.footprint import Footprint
+from circuits.engine.forward import steps
+from circuits.engine.weights import Weights
 from circuits.graph import INPUT, LOGITS
 from circuits.interventions import component_sites
 from circuits.methods.method import Method, Options, Problem
-from circuits.metrics import logit_difference
+from circuits.metrics import Tokens, logit_difference
 from circuits.model import Model, Site, Unembedding
+from circuits.patching import engine_weights
 from circuits.probes import probe
+from circuits.readout import Readout
 from circuits.scores import Scores
-from circuits.work import Rehearsal, Workload, batch_passes
+from circuits.work import Rehearsal, Work, Workload, total, whole_passes
+
+Sides = tuple[Tokens, Tokens]
+"""Answers and distractors of each prompt, as columns of an unembedding."""
 
 
 class AttributionOptions(Options):
@@ -41,7 +52,7 @@ def score(model: Model, problem: Problem, options: AttributionOptions) -> Scores
     logit difference: other metrics are not linear in the logits.
     Raises ModelError where the model's writes do not add up.
     """
-    probe(model, problem.batches[0].clean[:2]).require_additive(model)
+    _require_additive(model, problem)
     order = np.argsort([i for batch in problem.batches for i in batch.index])
     parts = []
     for n, batch in enumerate(problem.batches):
@@ -72,45 +83,123 @@ def score(model: Model, problem: Problem, options: AttributionOptions) -> Scores
 
 
 def work(model: Model, problem: Problem, options: AttributionOptions) -> Workload:
-    """One forward pass a prompt, or two, and the folded unembedding once for each of them and each batch."""
-    probe(model, problem.batches[0].clean[:2]).require_additive(model)
-    times = 1 + options.contrast
-    folding = Rehearsal(model.unembedding, times * len(problem.batches))
-    return Workload(model.graph.components, batch_passes(model, problem.batches, times), (folding,))
+    """One forward pass a prompt, or two."""
+    _require_additive(model, problem)
+    passes = total([_passes(model, batch) for batch in problem.batches]) * (1 + options.contrast)
+    through_hooks = sum(engine_weights(model, b.clean.shape[1]) is None for b in problem.batches)
+    # Through hooks the whole unembedding is folded for every batch, which no pass counts.
+    folding = Rehearsal(model.unembedding, (1 + options.contrast) * through_hooks)
+    return Workload(model.graph.components, passes, (folding,) if through_hooks else ())
 
 
-def attribute(model: Model, batch: Batch, tokens: Tensor) -> Float[Tensor, "batch part"]:
+def _passes(model: Model, batch: Batch) -> Work:
+    """See attribute."""
+    n, length = batch.clean.shape
+    weights = engine_weights(model, length)
+    if weights is None:
+        return whole_passes(model, n, length)
+    shape = Footprint(weights, n, length, 0, resamples=False)
+    flops = shape.trace_flops(length, answer_alone=True)
+    return Work(passes=n, flops=flops, calls=len(weights.layers) + 1, bytes=shape.rows_bytes(1, length))
+
+
+def _require_additive(model: Model, problem: Problem) -> None:
+    if any(engine_weights(model, batch.clean.shape[1]) is None for batch in problem.batches):
+        probe(model, problem.batches[0].clean[:2]).require_additive(model)
+
+
+class Writes(NamedTuple):
+    """What is written at the last position, before the last norm.
+
+    components: along the direction from distractors to answers. embedding, bias (what attention adds whatever it
+    sees, of all layers), final: whole. difference: what the logits themselves say.
+    """
+
+    components: Float[Tensor, "batch component"]
+    embedding: Float[Tensor, "batch d_model"]
+    bias: Float[Tensor, "d_model"]
+    final: Float[Tensor, "batch d_model"]
+    difference: Float[Tensor, "batch"]
+
+
+def attribute(model: Model, batch: Batch, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch part"]:
     """[prompt, component..., input, biases, logit difference]: the parts, then what they should sum to."""
-    run = model.run(tokens, capture=(Site("input"), Site("final"), *component_sites(model.graph)))
-    last = {site: value[:, -1].float() for site, value in run.captured.items()}
-    unembedding = model.unembedding()
-    scale = unembedding.scale(last[Site("final")])
-    direction = _directions(unembedding, batch)
+    weights, readout = engine_weights(model, tokens.shape[1]), Readout(batch, logit_difference)
+    with torch.inference_mode():
+        if weights is None:
+            sides: Sides = (batch.answers, batch.distractors)
+            unembedding = model.unembedding()
+            direction = _direction(unembedding.weight.T, sides)
+            writes = _through_hooks(model, tokens, readout, direction)
+        else:
+            sides, unembedding = readout.renumbered, _unembedding(weights, readout.tokens)
+            direction = _direction(unembedding.weight.T, sides)
+            writes = _through_engine(weights, tokens, readout, direction)
+        vectors = torch.stack([writes.embedding, writes.bias.expand_as(writes.embedding)], 1)
+        along = torch.cat([writes.components, (vectors * direction[:, None]).sum(-1)], 1)
+        parts = along / unembedding.scale(writes.final)[:, None]
+        parts[:, -1:] += _direction(unembedding.bias[:, None], sides)
+        return torch.cat([parts, writes.difference[:, None].to(parts.device)], 1)
+
+
+def _through_engine(weights: Weights, tokens: Tensor, readout: Readout, direction: Tensor) -> Writes:
+    """Read layer by layer, so that no layer's outputs are held behind it."""
     columns: list[Tensor] = []
-    biases = (
-        _pooled(unembedding.bias[:, None], batch.answers)
-        - _pooled(unembedding.bias[:, None], batch.distractors)
-    )[:, 0]
+    x = weights.embed(tokens)
+    for layer, step in zip(weights.layers, steps(weights, x, answer_alone=True), strict=True):
+        writer = layer.out.weight.float().view(weights.n_heads, weights.d_head, -1)
+        columns += _along(direction, step.z[:, -1], writer, (step.after - step.between)[:, -1])
+        final = step.after[:, -1]
+    biases = [layer.out.bias.float() for layer in weights.layers if layer.out.bias is not None]
+    bias = torch.stack(biases).sum(0) if biases else x.new_zeros(weights.d_model)
+    difference = readout.of_residual(weights, final[None]).metric[0]
+    return Writes(torch.cat(columns, 1), x[:, -1], bias, final, difference)
+
+
+def _through_hooks(model: Model, tokens: Tensor, readout: Readout, direction: Tensor) -> Writes:
+    last: dict[Site, Tensor] = {}
+
+    def keeping(site: Site, value: Tensor) -> Tensor:
+        last[site] = value[:, -1].float().clone()
+        return value
+
+    sites = (Site("input"), Site("final"), *component_sites(model.graph))
+    logits = model.run(tokens, edit={site: partial(keeping, site) for site in sites}).logits
+    columns: list[Tensor] = []
+    bias = torch.zeros(model.d_model, device=model.device)
     for layer in range(model.graph.n_layers):
-        weight, bias = model.head_writer(layer)
-        heads = torch.einsum("bhd,hdm,bm->bh", last[Site("z", layer)], weight, direction)
-        mlp = (last[Site("mlp", layer)] * direction).sum(-1, keepdim=True)
-        columns += [heads / scale[:, None], mlp / scale[:, None]]
-        biases = biases + direction @ bias / scale
-    embedding = (last[Site("input")] * direction).sum(-1) / scale
-    difference = logit_difference(run.logits, batch.answers, batch.distractors)
-    return torch.cat([*columns, torch.stack([embedding, biases, difference], 1)], 1)
+        writer, constant = model.head_writer(layer)
+        columns += _along(direction, last[Site("z", layer)], writer, last[Site("mlp", layer)])
+        bias = bias + constant
+    difference = readout.of_all(logits[None]).metric[0]
+    return Writes(torch.cat(columns, 1), last[Site("input")], bias, last[Site("final")], difference)
 
 
-def _directions(unembedding: Unembedding, batch: Batch) -> Float[Tensor, "batch d_model"]:
-    by_token = unembedding.weight.T
-    return _pooled(by_token, batch.answers) - _pooled(by_token, batch.distractors)
+def _along(
+    direction: Float[Tensor, "batch d_model"],
+    z: Float[Tensor, "batch head d_head"],
+    writer: Float[Tensor, "head d_head d_model"],
+    mlp: Float[Tensor, "batch d_model"],
+) -> tuple[Float[Tensor, "batch head"], Float[Tensor, "batch 1"]]:
+    """What heads and MLP write along `direction`; it is pulled back through W_O, which is smaller than writes are."""
+    pulled = torch.einsum("bm,hdm->bhd", direction, writer)
+    return (z * pulled).sum(-1), (mlp * direction).sum(-1, keepdim=True)
 
 
-def _pooled(
-    by_token: Float[Tensor, "vocab width"], tokens: tuple[tuple[int, ...], ...]
-) -> Float[Tensor, "batch width"]:
-    return torch.stack([by_token[list(ids)].mean(0) for ids in tokens])
+def _unembedding(weights: Weights, tokens: Int[Tensor, "token"]) -> Unembedding:
+    """Of the tokens alone."""
+    norm, columns = weights.final_norm, weights.unembed.weight[:, tokens].float()
+    bias = columns.new_zeros(len(tokens)) if norm.bias is None else norm.bias @ columns
+    if weights.unembed.bias is not None:
+        bias = bias + weights.unembed.bias[tokens].float()
+    folded = norm.gain[:, None] * columns
+    return Unembedding(folded - folded.mean(0) if norm.centres else folded, bias, norm.eps, norm.centres)
+
+
+def _direction(by_token: Float[Tensor, "token width"], sides: Sides) -> Float[Tensor, "batch width"]:
+    """From the mean of a prompt's distractors to the mean of its answers."""
+    answers, distractors = (torch.stack([by_token[list(ids)].mean(0) for ids in side]) for side in sides)
+    return answers - distractors
 
 
 METHOD = Method(

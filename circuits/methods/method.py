@@ -46,7 +46,8 @@ class Method:
     """score(model, problem, options) -> Scores; positive means that the component supports the behaviour.
 
     direct: it sees only what components write straight to the logits.
-    work: says what `score` is going to do for the same arguments, before it does it; None where nobody knows.
+    work: says what `score` is going to do for the same arguments, before it does it, and raises as it would; None
+    where nobody knows.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Method:
     options: type[Options]
     score: Callable[[Model, Problem, Any], Scores]
     direct: bool = False
-    work: Callable[[Model, Problem, Any], Workload] | None = None
+    work: Callable[[Model, Problem, Any], Workload | None] = lambda model, problem, options: None
 
     def configure(self, settings: Mapping[str, object]) -> Options:
         """Options from `settings`; raises CircuitError that names every unknown option and bad value."""

@@ -10,8 +10,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from circuits.devices import Placement, dtype_named, place
 from circuits.engine.architectures import read_weights
-from circuits.engine.check import TOLERANCE, largest_gap
+from circuits.engine.check import TOLERANCE, largest_gap, probe_resumption
 from circuits.engine.weights import Weights
 from circuits.errors import ModelError, PromptError
 from circuits.graph import Graph
 from circuits.memory import default_budget, is_out_of_memory
-from circuits.model import Edit, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
+from circuits.models.past import fixed
 from circuits.models.source import ModelSource, find_model, n_parameters
 
 SPELLING = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\\n"})
@@ -174,8 +175,16 @@ class BridgeModel:
         specials = {self._tokenizer.bos_token_id, self._tokenizer.eos_token_id}
         self._unknown = {self._tokenizer.unk_token_id} - specials - {None}
         self.memory = default_budget(self.device).total if memory is None else memory
+        bridge.unembed.register_forward_pre_hook(_packed)
         self.weights: Weights | None = None
-        self.weights, self.path = self._engine()
+        self._engine_path = "portable: the engine is not yet probed"
+        self._resumptions: dict[tuple[int, int], Resumption] = {}
+        self.weights, self._engine_path = self._engine()
+
+    @property
+    def path(self) -> str:
+        """Which way patching goes, in words, as far as it is known: what rows may share is probed at first use."""
+        return "; ".join([self._engine_path, *sorted({str(found) for found in self._resumptions.values()})])
 
     def _engine(self) -> tuple[Weights | None, str]:
         """The weights where the engine's numbers are the model's own; and which path patching takes, in words."""
@@ -187,6 +196,8 @@ class BridgeModel:
         gap = largest_gap(self, weights, self.vocab_size)
         if gap > TOLERANCE[self.dtype]:
             return None, f"portable: the engine is off by {gap:.1g} of the largest value"
+        if weights.longest < self.n_ctx:
+            return weights, f"exact engine up to {weights.longest} tokens, portable beyond"
         return weights, "exact engine"
 
     @property
@@ -230,7 +241,9 @@ class BridgeModel:
         *,
         capture: Collection[Site] = (),
         edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
     ) -> Run:
+        start = resume or Resume()
         captured: dict[Site, Tensor] = {}
         edits = edit or {}
         hooks = [
@@ -240,13 +253,14 @@ class BridgeModel:
             )
             for site in dict.fromkeys([*edits, *capture])
         ]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._skipping(start.layer, start.residual):
             logits = self._bridge.run_with_hooks(
                 tokens.to(self.device),
                 return_type="logits",
                 fwd_hooks=hooks,
                 logits_to_keep=1,
-                use_cache=False,
+                past_key_values=start.past,
+                use_cache=start.past is not None,
             )
         return Run(self._home(logits[:, -1]), captured)
 
@@ -254,11 +268,79 @@ class BridgeModel:
         """In fp32 on `device`, wherever the model has it."""
         return value.detach().to(self.device, torch.float32)
 
+    def gradients(
+        self, tokens: Int[Tensor, "batch pos"], sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        captured: dict[Site, Tensor] = {}
+        hooks = [
+            (self._hook_name(site), partial(_pass, site, self.device, _with_gradient, captured))
+            for site in sites
+        ]
+        with torch.enable_grad():
+            logits = self._bridge.run_with_hooks(
+                tokens.to(self.device),
+                return_type="logits",
+                fwd_hooks=hooks,
+                logits_to_keep=1,
+                use_cache=False,
+            )
+            found = torch.autograd.grad(
+                metric(logits[:, -1].to(self.device).float()).sum(), list(captured.values())
+            )
+        return {site: value.detach() for site, value in captured.items()}, dict(
+            zip(captured, found, strict=True)
+        )
+
+    def past(self, tokens: Int[Tensor, "batch pos"]) -> object:
+        with torch.inference_mode():
+            _, cache = self._bridge(
+                tokens.to(self.device), return_type="logits_and_cache", use_cache=True, logits_to_keep=1
+            )
+        return fixed(cache)
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        if self.spread:  # a residual stream that is put in half-way would lie on the wrong device
+            return Resumption(layers=False, columns=False)
+        if (length, column) not in self._resumptions:
+            self._resumptions[length, column] = probe_resumption(self, length, column, self.vocab_size)
+        return self._resumptions[length, column]
+
+    @contextlib.contextmanager
+    def _skipping(self, layer: int, residual: Tensor | None) -> Iterator[None]:
+        """Within, blocks below `layer` do not run: each puts out `residual`."""
+        given = self._as_block_output(residual) if layer else None
+        # Through vars, for a bridged module hands attributes that are set on to the one that it wraps.
+        blocks = [vars(block) for block in self._bridge.blocks[:layer]]
+        own = [block.get("forward") for block in blocks]
+        try:
+            for block in blocks:
+                block["forward"] = lambda *args, **kwargs: given
+            yield
+        finally:
+            for block, forward in zip(blocks, own, strict=True):
+                del block["forward"]
+                if forward is not None:
+                    block["forward"] = forward
+
+    @cached_property
+    def _as_block_output(self) -> Callable[[Tensor | None], object]:
+        """What a block of this model makes of a residual stream: that alone, or the first of a tuple."""
+        seen: list[object] = []
+        handle = self._bridge.blocks[0].register_forward_hook(
+            lambda block, given, output: seen.append(output)
+        )
+        try:
+            self.run(torch.zeros(1, 1, dtype=torch.long))
+        finally:
+            handle.remove()
+        rest = (None,) * (len(seen[0]) - 1) if isinstance(seen[0], tuple) else None
+        return lambda residual: residual if rest is None else (residual, *rest)
+
     def _hook_name(self, site: Site) -> str:
         return {
             "z": f"blocks.{site.layer}.attn.hook_z",
             "mlp": f"blocks.{site.layer}.hook_mlp_out",
-            "input": "blocks.0.hook_resid_pre",
+            "input": f"blocks.{site.layer}.hook_resid_pre",
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
         }[site.kind]
 
@@ -283,6 +365,16 @@ class BridgeModel:
         folded = gain[:, None] * weight
         centres = cfg.normalization_type.startswith("LN")
         return Unembedding(folded - folded.mean(0) if centres else folded, bias, float(cfg.eps), centres)
+
+
+def _with_gradient(value: Tensor) -> Tensor:
+    """Parameters take no gradients, so what passes before the first site takes none either: it starts there."""
+    return value if value.requires_grad else value.detach().requires_grad_()
+
+
+def _packed(unembed: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The last column is a slice of all; as such torch would read the unembedding once a row, ten times slower."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _pass(

@@ -15,6 +15,7 @@ from cli.wording import (
     number,
     p_value,
     reference_words,
+    rounding_words,
     share,
     unsolved_warning,
 )
@@ -40,6 +41,8 @@ def _verdict(found: Discovery) -> Iterator[str]:
     yield baseline_line(found.model, "these prompts", found.baseline)
     if warning := unsolved_warning(found.model, found.baseline):
         yield f"**Warning.** {warning}"
+    if found.rounding is not None:
+        yield f"{'**Warning.** ' if found.rounding.matters else ''}{rounding_words(found)}"
     for finding in found.findings:
         yield finding_words(finding)
         if finding.choice.note:

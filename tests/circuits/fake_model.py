@@ -15,13 +15,13 @@ from circuits.batches import Batch, TokenPair
 from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
 
 
 class FakeModel:
     name = "fake"
     device = torch.device("cpu")
-    weights, memory = None, 2**20
+    weights, memory, dtype, path = None, 2**20, torch.float32, "portable: it has no weights"
 
     def __init__(
         self, n_layers: int = 2, n_heads: int = 4, d_head: int = 8, planted: Collection[str] = ()
@@ -51,11 +51,27 @@ class FakeModel:
         return False
 
     def run(
-        self, tokens: Tensor, *, capture: Collection[Site] = (), edit: Mapping[Site, Edit] | None = None
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
     ) -> Run:
         self.runs += 1
         captured = {site: self.values[site.layer][tokens] for site in capture}
         return Run(torch.zeros(len(tokens), self.vocab), captured)
+
+    def gradients(
+        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        raise NotImplementedError
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
 
     def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
         return self.writers[layer], torch.ones(self.d_model)

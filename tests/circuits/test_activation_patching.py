@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from micro_model import Micro, micro_problem
 from tiny_models import prompt_pairs
-from torch import Tensor
 
-from circuits.batches import Batch, TokenPair, make_batches
+from circuits.batches import make_batches
 from circuits.errors import CircuitError
-from circuits.graph import Graph
 from circuits.methods.activation_patching import METHOD
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, Model, Run, Site, Unembedding
+from circuits.model import Model
 from circuits.models.bridge import BridgeModel
 from circuits.scores import Scores
-
-
-class Micro:
-    """One layer, two heads. z0 = t, z1 = 2t, mlp = z0 z1; the answer's logit is the sum of z0 - z1 + mlp.
-
-    On tokens (1, 2) it is 1 + 6 = 7, on (1, 3) it is 1 + 15 = 16; the distractor's is 0.
-    """
-
-    name, graph, device, d_model = "micro", Graph(1, 2, 2), torch.device("cpu"), 1
-    weights, memory = None, 2**20
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        raise NotImplementedError
-
-    def token_string(self, token: int) -> str:
-        return str(token)
-
-    def is_unknown(self, token: int) -> bool:
-        return False
-
-    def run(
-        self, tokens: Tensor, *, capture: Collection[Site] = (), edit: Mapping[Site, Edit] | None = None
-    ) -> Run:
-        edits = edit or {}
-        z = torch.stack([tokens, 2 * tokens], -1)[..., None].float()
-        z = edits.get(Site("z"), lambda value: value)(z)
-        mlp = edits.get(Site("mlp"), lambda value: value)(z.prod(2))
-        answer = (z[:, :, 0] - z[:, :, 1] + mlp).sum((1, 2))
-        logits = torch.stack([answer, torch.zeros_like(answer)], 1)
-        return Run(logits, {Site("z"): z, Site("mlp"): mlp})
-
-    def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def unembedding(self) -> Unembedding:
-        raise NotImplementedError
-
-
-def _micro_problem() -> Problem:
-    pair = TokenPair((1, 2), (1, 3), (0,), (1,), {"S": 1}, (1, 3))
-    clean, corrupt = (torch.tensor([side]) for side in (pair.clean, pair.corrupt))
-    return Problem((Batch((0,), clean, corrupt, (pair,)),), logit_difference)
 
 
 def _score(model: Model, problem: Problem, **options: object) -> Scores:
@@ -82,17 +39,17 @@ def _score(model: Model, problem: Problem, **options: object) -> Scores:
     ],
 )
 def test_effects_computed_by_hand(options: dict[str, object], expected: list[float]) -> None:
-    scores = _score(Micro(), _micro_problem(), **options)
+    scores = _score(Micro(), micro_problem(), **options)
     assert scores.components == ("a0.h0", "a0.h1", "m0")
     np.testing.assert_allclose(scores.samples, [expected], atol=1e-6)
     assert scores.by_position == {}
 
 
 def test_effects_by_position_computed_by_hand() -> None:
-    scores = _score(Micro(), _micro_problem(), ablation="zero", positions="every")
+    scores = _score(Micro(), micro_problem(), ablation="zero", positions="every")
     np.testing.assert_allclose(scores.by_position["0"], [3, 0, 2], atol=1e-6)
     np.testing.assert_allclose(scores.by_position["1"], [10, 4, 8], atol=1e-6)
-    named = _score(Micro(), _micro_problem(), ablation="zero", positions="named")
+    named = _score(Micro(), micro_problem(), ablation="zero", positions="named")
     assert list(named.by_position) == ["S"]
     np.testing.assert_array_equal(named.by_position["S"], scores.by_position["1"])
     np.testing.assert_array_equal(named.samples, scores.samples)

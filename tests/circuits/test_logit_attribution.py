@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import weakref
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import Hooked
 
+from circuits.engine.forward import Step, steps
 from circuits.errors import ModelError
+from circuits.methods import logit_attribution
 from circuits.methods.logit_attribution import METHOD, attribute
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
@@ -88,6 +92,40 @@ def test_each_part_is_what_the_logit_difference_loses_without_it(
                 write = values["z", node.layer][:, -1, node.index] @ rows
             lost = difference(last) - difference(last - write)
             torch.testing.assert_close(parts[:, column], lost, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+def test_engine_and_hooks_say_the_same(family: str, tiny: Tiny, problem: MakeProblem, contrast: bool) -> None:
+    hooks = copy.copy(tiny(family))
+    hooks.weights = None
+    ours, theirs = (
+        _score(model, problem(tiny(family)), contrast=contrast) for model in (tiny(family), hooks)
+    )
+    assert tiny(family).weights
+    np.testing.assert_allclose(ours.samples, theirs.samples, atol=1e-5)
+    for scores in (ours, theirs):
+        assert set(scores.details["parts"]) == {"input", "biases"}  # type: ignore[call-overload]
+    for part, value in ours.details["parts"].items():  # type: ignore[attr-defined]
+        assert value == pytest.approx(theirs.details["parts"][part], abs=1e-5)  # type: ignore[index]
+
+
+def test_what_a_layer_put_out_is_not_held_behind_it(
+    gpt2: BridgeModel, problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak references to what earlier layers put out are dead when a later one runs."""
+    held: list[list[weakref.ref[torch.Tensor]]] = []
+
+    def watched(*args: object, **settings: object) -> Iterator[Step]:
+        seen: list[weakref.ref[torch.Tensor]] = []
+        for step in steps(*args, **settings):  # type: ignore[arg-type]
+            held.append([alive for alive in seen[:-2] if alive() is not None])
+            seen += [weakref.ref(step.z), weakref.ref(step.between)]
+            yield step
+
+    monkeypatch.setattr(logit_attribution, "steps", watched)
+    _score(gpt2, problem(gpt2))
+    assert len(held) == 2 * gpt2.graph.n_layers
+    assert not any(held)
 
 
 def test_links_are_what_reaches_the_logits(gpt2: BridgeModel, problem: MakeProblem) -> None:

@@ -10,6 +10,7 @@ from tiny_models import Hooked, prompt_pairs
 from torch import Tensor
 
 from circuits.batches import Batch, make_batches
+from circuits.errors import CircuitError
 from circuits.graph import Graph
 from circuits.interventions import (
     all_but_one,
@@ -18,6 +19,7 @@ from circuits.interventions import (
     keep_masks,
     mean_donor,
     resample_donor,
+    starts,
     zero_donor,
 )
 from circuits.methods.method import Problem
@@ -40,6 +42,25 @@ def test_keep_masks_follow_the_order_of_the_graph() -> None:
     assert keep_masks(graph, [["m1", "a0.h1"]]).tolist() == [[False, True, False, False, False, True]]
     assert all_but_one(graph, ["a1.h0"]).tolist() == [[True, True, True, False, True, True]]
     assert [str(s.kind) + str(s.layer) for s in component_sites(graph)] == ["z0", "mlp0", "z1", "mlp1"]
+
+
+def test_names_that_are_no_nodes_of_the_model_are_refused_all_at_once() -> None:
+    graph = Graph(2, 2, 2)
+    with pytest.raises(CircuitError, match=r"(?s)a2\.h0 is not in this model: .*'h7' is no node name"):
+        keep_masks(graph, [["m1", "h7"], ["a2.h0"]])
+    with pytest.raises(CircuitError, match="m2 is not in this model"):
+        all_but_one(graph, ["m1", "m2"])
+    assert torch.equal(keep_masks(graph, [["input", "m1", "logits"]]), keep_masks(graph, [["m1"]]))
+
+
+def test_rows_are_grouped_by_where_they_leave_the_base_run() -> None:
+    graph = Graph(2, 2, 2)
+    circuits = [graph.components, (), ["a0.h0", "a0.h1"], ["a0.h0", "a0.h1", "m0", "m1", "a1.h1"]]
+    keep = torch.cat([keep_masks(graph, circuits), all_but_one(graph, ["m0", "a0.h1"])])
+    found = [([4, 2], 0, "mlp"), ([0], 0, "none"), ([1, 5], 0, "z"), ([3], 1, "z")]
+    assert [(sorted(rows), layer, kind) for rows, layer, kind in starts(keep.view(6, 2, 3))] == [
+        (sorted(rows), layer, kind) for rows, layer, kind in found
+    ]
 
 
 def test_a_row_sees_no_other_row(gpt2: BridgeModel, batches: tuple[Batch, ...]) -> None:

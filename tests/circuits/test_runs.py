@@ -57,6 +57,18 @@ def test_a_run_reads_back_as_it_was_written(bare: Path) -> None:
     assert (run.circuit, run.evaluation) == (CONTENTS["circuit"], CONTENTS["evaluation"])
 
 
+def test_parts_are_a_file_of_their_own_where_there_are_any(bare: Path) -> None:
+    parts = pd.DataFrame({"part": ["a0.h1<q>", "resid1"], "score": [0.5, -0.25], "stderr": [0.125, None]})
+    for name, table in (("with", parts), ("empty", parts[:0]), ("without", None)):
+        make_run(bare / name, parts=table)
+    found = read_run(bare / "with").parts
+    assert found is not None
+    pd.testing.assert_frame_equal(found, parts)
+    for name in ("empty", "without"):
+        assert read_run(bare / name).parts is None
+        assert sorted(os.listdir(bare / name)) == sorted(runs.FILES)
+
+
 def test_the_same_run_has_the_same_bytes(bare: Path) -> None:
     make_run(bare / "one")
     make_run(bare / "two")

@@ -59,6 +59,25 @@ def test_discover_finds_the_planted_circuit_and_writes_a_whole_run(circuit: Invo
     assert not set(run.run["prompts"]["discovery"]) & set(run.run["prompts"]["judged"])
 
 
+def test_inputs_of_heads_are_a_table_of_their_own(circuit: Invoke, tmp_path: Path) -> None:
+    methods = ("activation-patching", "attribution-patching", "relevance-patching")
+    chosen = [word for name in methods for word in ("--method", name)]
+    inputs = [word for name in methods[:2] for word in ("--set", f"{name}.inputs=true")]
+    named = ("--set", "attribution-patching.positions=named", "--set", "attribution-patching.grad-drop=yes")
+    options = ("--model", "planted-ioi", "--pairs", "16", *chosen, *inputs, *named)
+    result = circuit("discover", "ioi", *options, "--output", "out")
+    assert result.exit_code == 0, result.output
+    run = read_run(tmp_path / "out")
+    assert run.parts is not None
+    everywhere = run.parts[run.parts["position"] == "all"].set_index(["method", "part"])["score"]
+    assert set(everywhere.index.get_level_values("method")) == set(methods[:2])
+    # Both name movers attend by their queries, which S-inhibition changes.
+    for method in methods[:2]:
+        assert everywhere[method, "a2.h1<q>"] > 5 > 1 > abs(everywhere[method, "a2.h1<k>"])
+    assert "S2" in set(run.parts["position"])
+    assert "sign of the mean" in run.evaluation["methods"]["attribution-patching"]["details"]["note"]
+
+
 def test_the_same_seed_gives_the_same_bytes(circuit: Invoke, tmp_path: Path) -> None:
     quick = ("--set", "sae.trials=2", "--method", "sae", "--method", "logit-attribution")
     for name in "ab":

@@ -1,0 +1,67 @@
+"""Peak memory above the loaded model, of exact patching of every head: one fresh process for each line.
+
+    python tests/benchmarks/peak_memory.py [--memory 400MiB]
+
+64 prompts of 16 tokens at the shape of GPT-2 small. "above the model" is what the process grew by after loading
+and one small forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def one(directory: Path, first: int, memory: str) -> None:
+    """The sweep itself; prints the growth in MiB and the prompts that were run at once."""
+    import torch
+    from benchmarks.shapes import Prompts
+
+    from circuits.interventions import all_but_one, resample_donor
+    from circuits.memory import parse_bytes, peak_bytes
+    from circuits.metrics import logit_difference
+    from circuits.models.bridge import load_model
+    from circuits.patching import base_run
+    from circuits.readout import Readout
+
+    model = load_model(str(directory), memory=parse_bytes(memory))
+    torch.set_num_threads(1)
+    batch = Prompts(64, 16, first).batch(model.vocab_size)
+    model.run(batch.clean[:2])
+    before = peak_bytes(model.device) or 0
+    run, readout = (
+        base_run(model, batch.clean, resample_donor(batch.corrupt)),
+        Readout(batch, logit_difference),
+    )
+    for layer in range(model.graph.n_layers):
+        run.measure(all_but_one(model.graph, [f"a{layer}.h{h}" for h in range(12)]), readout)
+    grown = (peak_bytes(model.device) or 0) - before
+    print(f"first difference at {first:2}, --memory {memory}: {grown / 2**20:.0f} MiB above the model")
+
+
+def main() -> None:
+    """Starts a process for each line."""
+    from benchmarks.shapes import write_shape
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", default="400MiB")
+    parser.add_argument("--first", type=int)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "circuit-benchmarks")
+    arguments = parser.parse_args()
+    if arguments.first is not None:
+        one(arguments.folder / "gpt2-small-float32", arguments.first, arguments.memory)
+        return
+    write_shape("gpt2-small", arguments.folder)
+    for first in (10, 1):
+        subprocess.run([sys.executable, *sys.argv, "--first", str(first)], check=True)
+
+
+if __name__ == "__main__":
+    main()

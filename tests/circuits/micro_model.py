@@ -1,0 +1,77 @@
+"""A model so small that every effect on it is computed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from circuits.batches import Batch, TokenPair
+from circuits.graph import Graph
+from circuits.methods.method import Problem
+from circuits.metrics import logit_difference
+from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
+
+
+class Micro:
+    """One layer, two heads. z0 = t, z1 = 2t, mlp = z0 z1; the answer's logit is the sum of z0 - z1 + mlp.
+
+    On tokens (1, 2) it is 1 + 6 = 7, on (1, 3) it is 1 + 15 = 16; the distractor's is 0.
+    """
+
+    name, graph, device, d_model = "micro", Graph(1, 2, 2), torch.device("cpu"), 1
+    weights, memory, dtype, path = None, 2**20, torch.float32, "portable: it has no weights"
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        raise NotImplementedError
+
+    def token_string(self, token: int) -> str:
+        return str(token)
+
+    def is_unknown(self, token: int) -> bool:
+        return False
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[Site] = (),
+        edit: Mapping[Site, Edit] | None = None,
+        resume: Resume | None = None,
+    ) -> Run:
+        edits = edit or {}
+        z = torch.stack([tokens, 2 * tokens], -1)[..., None].float()
+        z = edits.get(Site("z"), lambda value: value)(z)
+        mlp = edits.get(Site("mlp"), lambda value: value)(z.prod(2))
+        answer = (z[:, :, 0] - z[:, :, 1] + mlp).sum((1, 2))
+        logits = torch.stack([answer, torch.zeros_like(answer)], 1)
+        return Run(logits, {Site("z"): z, Site("mlp"): mlp})
+
+    def gradients(
+        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        def leaf(value: Tensor) -> Tensor:
+            return value if value.requires_grad else value.requires_grad_()
+
+        run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
+        found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
+        return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
+
+    def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def unembedding(self) -> Unembedding:
+        raise NotImplementedError
+
+
+def micro_problem() -> Problem:
+    pair = TokenPair((1, 2), (1, 3), (0,), (1,), {"S": 1}, (1, 3))
+    clean, corrupt = (torch.tensor([side]) for side in (pair.clean, pair.corrupt))
+    return Problem((Batch((0,), clean, corrupt, (pair,)),), logit_difference)
