@@ -20,7 +20,7 @@ from circuits.interventions import all_but_one, resample_donor
 from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.readout import Readout
-from circuits.work import Account, PortableAccount, Work, account, total
+from circuits.work import ExactAccount, PortableAccount, Work, account, total
 
 PROMPTS, COMPONENTS = 8, 24
 """How much of the model is asked: enough for a median."""
@@ -71,7 +71,7 @@ def rounding_work(model: Model, batch: Batch, metric: Metric) -> Work | None:
         return None
     few, keep = _asked(model, batch)
     readout, donor = Readout(few, metric), resample_donor(few.corrupt)
-    runs: list[Account] = [PortableAccount(model, few.clean, donor)]
+    runs: list[ExactAccount | PortableAccount] = [PortableAccount(model, few.clean, donor)]
     if model.weights is not None:
         runs.append(account(model, few.clean, donor))
     return total([run.begun + run.measure(keep, readout) for run in runs])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -94,23 +94,7 @@ class Workload(NamedTuple):
     positions: tuple[str, ...] = ()
 
 
-class Account(Protocol):
-    """The work of a BaseRun. begun: of making it."""
-
-    @property
-    def begun(self) -> Work: ...
-
-    def unpatched(self, readout: Readout) -> Work: ...
-
-    def measure(
-        self,
-        keep: Bool[Tensor, "row component"],
-        readout: Readout,
-        where: Bool[Tensor, "prompt pos"] | None = None,
-    ) -> Work: ...
-
-
-def account(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> Account:
+def account(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> ExactAccount | PortableAccount:
     """The account of circuits.patching.base_run for the same arguments; a donor's means are not looked at."""
     weights, (n_prompts, length) = engine_weights(model, tokens.shape[1]), tokens.shape
     if weights is None:
