@@ -53,6 +53,12 @@ def discover(
             min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
         ),
     ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Patch exactly on at most N prompts; a cheap guess on all of them fills in."
+        ),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
@@ -119,9 +125,9 @@ def discover(
     from cli.prompt_source import draw_prompts, own_prompts
 
     rule = _selection(top, threshold, significance, correction, smallest, prune)
-    budget = None if memory is None else parse_bytes(memory)
+    room = None if memory is None else parse_bytes(memory)
     own = own_prompts(task, prompts)
-    chosen = _configured(method or list(CORE_METHODS), set_ or [])
+    chosen = _configured(method or list(CORE_METHODS), [*(set_ or []), *_budget(budget, method)])
     source = find_model(model)
     folder = _output(output, force, f"{own.name if own else task}-{source.name}")
 
@@ -133,7 +139,7 @@ def discover(
 
     with progress(quiet=json) as show:
         show("loading the model", 0, 1)
-        loaded = load_model(source, device=device, dtype=dtype, memory=budget)
+        loaded = load_model(source, device=device, dtype=dtype, memory=room)
         show("loading the model", 1, 1)
         drawn = draw_prompts(loaded, task, own, form=form, corruption=corruption, n=pairs, seed=seed)
         _warn_of_words(loaded, drawn)
@@ -145,7 +151,7 @@ def discover(
             batch_size,
             references=drawn.references,
             direct_references=drawn.direct_references,
-            memory=budget,
+            memory=room,
         )
         found = run_discovery(
             loaded, drawn.pairs, plan, show, lambda b: _state_baseline(loaded, b, drawn, json)
@@ -208,6 +214,17 @@ def _configured(names: list[str], settings: list[str]) -> tuple[tuple[Method, Op
         by_method[name][option] = value
     loaded = {name: METHODS.load(name) for name in by_method}
     return tuple((entry, entry.configure(by_method[name])) for name, entry in loaded.items())
+
+
+def _budget(budget: int | None, methods: list[str] | None) -> list[str]:
+    """--budget as a setting of the method that it is for."""
+    from circuits.errors import CircuitError
+
+    if budget is not None and methods and "activation-patching" not in methods:
+        raise CircuitError(
+            f"--budget {budget} is for activation-patching, which is not among the methods {', '.join(methods)}."
+        )
+    return [] if budget is None else [f"activation-patching.budget={budget}"]
 
 
 def _output(output: Path | None, force: bool, stem: str) -> Path:

@@ -258,7 +258,7 @@ def test_grad_drop_gives_a_component_one_sign(gpt2: BridgeModel, problem: MakePr
     dropped, plain_scores = (_score(gpt2, problem(gpt2), grad_drop=drop) for drop in (True, False))
     assert (np.sign(dropped.samples) == np.sign(plain_scores.values)).all()
     assert (np.sign(plain_scores.samples) != np.sign(plain_scores.values)).any()
-    assert "sign of the mean" in str(dropped.details["note"])
+    assert "sign of the mean" in str(dropped.details["notes"])
 
 
 def test_grad_drop_of_parts_drops_the_same_layers(gpt2: BridgeModel, problem: MakeProblem) -> None:

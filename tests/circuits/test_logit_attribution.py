@@ -95,7 +95,9 @@ def test_each_part_is_what_the_logit_difference_loses_without_it(
 
 
 @pytest.mark.parametrize("contrast", [False, True])
-def test_engine_and_hooks_say_the_same(covered: str, tiny: Tiny, problem: MakeProblem, contrast: bool) -> None:
+def test_engine_and_hooks_say_the_same(
+    covered: str, tiny: Tiny, problem: MakeProblem, contrast: bool
+) -> None:
     hooks = copy.copy(tiny(covered))
     hooks.weights = None
     ours, theirs = (

@@ -218,7 +218,9 @@ def test_an_activation_at_and_near_zero_keeps_its_slope() -> None:
     torch.testing.assert_close(slope[:4], torch.full((4,), 0.5), atol=1e-5, rtol=0)
 
 
-def test_the_forward_pass_is_the_same_under_every_rule(covered: str, tiny: Tiny, problem: MakeProblem) -> None:
+def test_the_forward_pass_is_the_same_under_every_rule(
+    covered: str, tiny: Tiny, problem: MakeProblem
+) -> None:
     weights, tokens = tiny(covered).weights, problem(tiny(covered)).batches[0].clean
     assert weights
     ruled = Rules(attention=True)(weights)
