@@ -55,6 +55,12 @@ def discover(
             min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
         ),
     ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Patch exactly on at most N prompts; a cheap guess on all of them fills in."
+        ),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
@@ -154,7 +160,8 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     selection = _selection(**{name: options[name] for name in rules})
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
     own = own_prompts(options["task"], options["prompts"])
-    methods = _configured(options["method"] or list(CORE_METHODS), options["set_"] or [])
+    settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
+    methods = _configured(options["method"] or list(CORE_METHODS), settings)
     source = find_model(options["model"])
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
@@ -236,6 +243,17 @@ def _configured(names: list[str], settings: list[str]) -> tuple[tuple[Method, Op
         by_method[name][option] = value
     loaded = {name: METHODS.load(name) for name in by_method}
     return tuple((entry, entry.configure(by_method[name])) for name, entry in loaded.items())
+
+
+def _budget(budget: int | None, methods: list[str] | None) -> list[str]:
+    """--budget as a setting of the method that it is for."""
+    from circuits.errors import CircuitError
+
+    if budget is not None and methods and "activation-patching" not in methods:
+        raise CircuitError(
+            f"--budget {budget} is for activation-patching, which is not among the methods {', '.join(methods)}."
+        )
+    return [] if budget is None else [f"activation-patching.budget={budget}"]
 
 
 def _output(output: Path | None, force: bool, stem: str) -> Path:

@@ -111,7 +111,10 @@ def _node_rows(found: Discovery, finding: Finding) -> Iterator[dict[str, object]
     from circuits.statistics import bootstrap_interval
 
     scores = finding.scores
-    low, high = bootstrap_interval(scores.samples, seed=found.plan.seed)
+    if scores.unit == "estimate":  # pseudo-samples: their mean has a standard error, and no bootstrap
+        low, high = scores.values - 1.96 * scores.stderr, scores.values + 1.96 * scores.stderr
+    else:
+        low, high = bootstrap_interval(scores.samples, seed=found.plan.seed)
     rank = {component: n for n, component in enumerate(scores.ranking(), start=1)}
     for i, component in enumerate(scores.components):
         node = found.graph.node(component)

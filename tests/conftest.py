@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from tiny_models import ADDITIVE, FAMILIES, Hooked, prompt_pairs, read_model, write_model
+from tiny_models import ADDITIVE, COVERED, FAMILIES, Hooked, prompt_pairs, read_model, write_model
 
 from circuits.methods.method import Problem
 from circuits.models.bridge import BridgeModel, load_model
@@ -70,6 +70,12 @@ def gpt2(tiny: Callable[[str], BridgeModel]) -> BridgeModel:
 @pytest.fixture(scope="session", params=ADDITIVE)
 def family(request: pytest.FixtureRequest) -> str:
     """Each family whose writes add up."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session", params=COVERED)
+def covered(request: pytest.FixtureRequest) -> str:
+    """Each family that the exact engine runs."""
     return str(request.param)
 
 

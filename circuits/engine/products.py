@@ -37,10 +37,31 @@ def product(
 ) -> Float[Tensor, "row d_out"]:
     """activation(x @ weight + bias), in the dtype of x."""
     if _suits_onednn(x, weight):
+        if x.requires_grad:
+            return _activated(_Differentiable.apply(x, weight, bias), activation)  # type: ignore[no-untyped-call]
         fused = _fused(activation)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.T, bias, *(fused or NOTHING))
+        y = _onednn(x, weight, bias, fused or NOTHING)
         return y if fused else _activated(y, activation)
     return _activated(x @ weight if bias is None else torch.addmm(bias, x, weight), activation)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Fused = NOTHING) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.T, bias, *activation)
+    return y
+
+
+class _Differentiable(torch.autograd.Function):
+    """The gradient of a product is another one: weights are frozen, so only x takes a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = slopes
+        return _onednn(slope.contiguous(), ctx.weight.T, None), None, None
 
 
 def _activated(y: Tensor, activation: Callable[[Tensor], Tensor] | None) -> Tensor:
@@ -52,7 +73,6 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and len(x) >= FEW_ROWS
-        and not x.requires_grad
         and (weight.is_contiguous() or weight.T.is_contiguous())  # else oneDNN takes its slow reference path
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

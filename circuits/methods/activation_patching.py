@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.budgeted import Guess, budget_work, score_on_budget
 from circuits.engine.exact import ExactRun
 from circuits.engine.inputs import InputPatches, part_names
 from circuits.interventions import all_but_one
@@ -28,15 +30,35 @@ from circuits.scores import Scores
 from circuits.work import Workload, account
 
 
-def score(model: Model, problem: Problem, options: PartOptions) -> Scores:
+class ActivationPatchingOptions(PartOptions):
+    budget: int | None = Field(
+        None, ge=2, description="most prompts that any component is patched on; a cheap guess on all fills in"
+    )
+    guess: Guess | None = Field(
+        None, description="budget: relevance or attribution patching; relevance where it can be had"
+    )
+
+    @model_validator(mode="after")
+    def _a_budget_is_for_means_over_prompts(self) -> ActivationPatchingOptions:
+        if self.budget is not None and (self.inputs or self.positions != "all"):
+            raise ValueError(
+                "a budget is for effects at all positions, without inputs; leave out one of them"
+            )
+        return self
+
+
+def score(model: Model, problem: Problem, options: ActivationPatchingOptions) -> Scores:
     """Effects in units of the metric: clean - patched (noising), patched - corrupt (denoising).
 
     Both are positive where the component supports the behaviour. by_position holds the effect of patching one
     position alone; prompts that lack it are left out of its mean. parts (option inputs): q, k, v and pattern of
     each head (positions are those of queries, for k and v of sources), and the residual stream before each layer,
-    whose effect is the whole difference of the prompts but at single positions.
+    whose effect is the whole difference of the prompts but at single positions. With a budget: see
+    circuits.budgeted.
     Raises ModelError for inputs where the engine does not cover the model.
     """
+    if options.budget is not None:
+        return score_on_budget(model, problem, options, METHOD.name, options.budget, options.guess)
     components, swapped = options.scored(model.graph), swap(model, problem, options)
     parts = part_names(model.graph) if options.inputs else ()
     if options.inputs:
@@ -60,8 +82,10 @@ def score(model: Model, problem: Problem, options: PartOptions) -> Scores:
     return effects.scores(METHOD.name, components, parts, details)
 
 
-def work(model: Model, problem: Problem, options: PartOptions) -> Workload | None:
+def work(model: Model, problem: Problem, options: ActivationPatchingOptions) -> Workload | None:
     """The rows that `score` asks for; nobody counts those of inputs."""
+    if options.budget is not None:
+        return budget_work(model, problem, options, options.budget)
     if options.inputs:
         require_engine(model, problem.batches, f"{METHOD.name}.inputs")
         return None
@@ -85,7 +109,7 @@ METHOD = Method(
     name="activation-patching",
     summary="exact effect of replacing one head's or MLP's output by that of the other prompt",
     paper="Zhang & Nanda 2023, arXiv 2309.16042",
-    options=PartOptions,
+    options=ActivationPatchingOptions,
     score=score,
     work=work,
 )

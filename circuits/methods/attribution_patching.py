@@ -63,7 +63,7 @@ def score(model: Model, problem: Problem, options: AttributionPatchingOptions) -
     details = {"options": options.model_dump(), "unit": "change of the metric, to first order"}
     if options.grad_drop:
         effects = _with_sign(effects)
-        details["note"] = "grad-drop: sizes of each prompt, with the sign of the mean plain effect"
+        details["notes"] = ["grad-drop: sizes of each prompt, with the sign of the mean plain effect"]
     return effects.scores(METHOD.name, components, parts, details)
 
 

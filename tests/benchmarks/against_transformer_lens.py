@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,96 @@ def whole_forwards(pair: Pair, first: int, least: float) -> Row:
     return Row(f"GQA: all heads beside whole forwards, first difference at {first}", least, ours, theirs)
 
 
+def attribution(pair: Pair, first: int, least: float, n: int = 8) -> Row:
+    """AtP of every head and MLP by denoising; TransformerLens takes prompts one by one, so a few of them are run."""
+    from circuits.methods import METHODS
+    from circuits.methods.method import Problem
+
+    batch, some = with_one_answer(Prompts(n, LENGTH, first).batch(pair.model.vocab_size)), range(2)
+    (answer,), (wrong,) = batch.answers[0], batch.distractors[0]
+    method, problem = METHODS.load("attribution-patching"), Problem((batch,), logit_difference)
+    options = method.configure({"direction": "denoising"})
+
+    def ours() -> tuple[float, Tensor]:
+        seconds, scores = cpu(lambda: method.score(pair.model, problem, options))
+        return seconds, torch.tensor(scores.samples[list(some)].mean(0))
+
+    def theirs() -> tuple[float, Tensor]:
+        from transformer_lens.tools.analysis import attribution_patch
+
+        rows = list(some)
+        seconds, found = cpu(
+            lambda: attribution_patch(
+                pair.bridge,
+                batch.clean[rows],
+                batch.corrupt[rows],
+                lambda logits: (logits[:, -1, answer] - logits[:, -1, wrong]).sum(),
+            )
+        )
+        sums = dict.fromkeys(pair.model.graph.components, 0.0)
+        for node, value in found.node_scores.items():
+            name = f"m{node.layer}" if node.kind == "mlp_out" else f"a{node.layer}.h{node.head}"
+            if name in sums:
+                sums[name] += float(value)
+        return seconds / len(rows) * n, torch.tensor(list(sums.values()))
+
+    return Row(f"AtP, all heads and MLPs, {n} prompts, first difference at {first}", least, ours, theirs)
+
+
+def with_one_answer(batch: Batch) -> Batch:
+    """The same prompts, all with the first one's answer and distractor."""
+    pairs = tuple(
+        replace(pair, answers=batch.answers[0], distractors=batch.distractors[0]) for pair in batch.pairs
+    )
+    return replace(batch, pairs=pairs)
+
+
+def direct(pair: Pair, least: float, n: int = 64) -> Row:
+    """Direct logit attribution of every head, given what a forward pass leaves; forward passes are not counted."""
+    from circuits.engine.forward import steps
+    from circuits.methods.logit_attribution import _along, _direction, _unembedding
+
+    weights, batch = pair.model.weights, Prompts(n, LENGTH, 1).batch(pair.model.vocab_size)
+    assert weights is not None
+    readout = Readout(batch, logit_difference)
+    with torch.inference_mode():
+        taken = [
+            (step.z[:, -1].clone(), step.after[:, -1].clone())
+            for step in steps(weights, weights.embed(batch.clean), answer_alone=True)
+        ]
+
+    @torch.inference_mode()
+    def attribute() -> Tensor:
+        unembedding = _unembedding(weights, readout.tokens)
+        direction = _direction(unembedding.weight.T, readout.renumbered)
+        heads = [
+            _along(direction, z, layer.out.weight.view(weights.n_heads, weights.d_head, -1), after)[0]
+            for layer, (z, after) in zip(weights.layers, taken, strict=True)
+        ]
+        return torch.cat(heads, 1) / unembedding.scale(taken[-1][1])[:, None]
+
+    def stacked(cache: Any) -> Tensor:
+        results = cache.stack_head_results(layer=-1, pos_slice=-1)
+        norm = pair.bridge.ln_final.original_component
+        w = pair.bridge.W_U
+        answers, wrong = (
+            torch.stack([w[:, ids[0]] for ids in side]) for side in (batch.answers, batch.distractors)
+        )
+        direction = (answers - wrong) * norm.weight
+        centred = results - results.mean(-1, keepdim=True)
+        scale = taken[-1][1].var(-1, unbiased=False).add(norm.eps).sqrt()
+        return (centred * direction).sum(-1).T / scale[:, None]
+
+    @torch.inference_mode()
+    def theirs() -> tuple[float, Tensor]:
+        # A new cache each time, for it keeps what it has stacked.
+        names = [f"blocks.{layer}.attn.hook_z" for layer in pair.layers]
+        _, cache = pair.bridge.run_with_cache(batch.clean, names_filter=names)
+        return cpu(lambda: stacked(cache))
+
+    return Row(f"DLA, all heads, {n} prompts", least, lambda: cpu(attribute), theirs)
+
+
 def show(row: Row, rounds: int) -> None:
     """Runs both turn by turn and prints the row."""
     ratios, seconds, gap = [], [], 0.0
@@ -247,6 +337,9 @@ def main() -> None:
         by_position(small, 1, 8),
         whole_forwards(llama, 10, 4),
         whole_forwards(llama, 1, 4),
+        attribution(small, 10, 3),
+        attribution(small, 1, 3),
+        direct(small, 20),
     ]
     print(f"{'one thread, CPU seconds, medians':62} {'ours':>8} {'theirs':>9}   ratio")
     for row in rows:

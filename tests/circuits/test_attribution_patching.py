@@ -100,11 +100,11 @@ def test_autograd_on_the_plain_model_says_the_same(
 
 
 def test_it_is_the_limit_of_exact_patching_for_small_changes(
-    family: str, plain: Plain, tiny: Tiny, problem: MakeProblem
+    covered: str, plain: Plain, tiny: Tiny, problem: MakeProblem
 ) -> None:
     """Exact patches by plain hooks in float64, where outputs go a thousandth of the way to the donor's and back."""
-    model, task, step = tiny(family), problem(tiny(family), 4), 1e-3
-    precise = Hooked(copy.deepcopy(plain(family).model).double(), FAMILIES[family])
+    model, task, step = tiny(covered), problem(tiny(covered), 4), 1e-3
+    precise = Hooked(copy.deepcopy(plain(covered).model).double(), FAMILIES[covered])
     scores = _score(model, task)
     for batch in task.batches:
         base, donor = (precise.values(side) for side in (batch.clean, batch.corrupt))
@@ -134,15 +134,15 @@ def _moved(way: Tensor) -> Callable[[Tensor], Tensor]:
     [{"positions": "named"}, {"direction": "denoising"}, {"ablation": "mean"}, {"ablation": "zero"}],
 )
 def test_engine_and_hooks_say_the_same(
-    family: str,
+    covered: str,
     tiny: Tiny,
     portable: Callable[[str], BridgeModel],
     problem: MakeProblem,
     options: dict[str, object],
 ) -> None:
-    task = problem(tiny(family))
-    assert tiny(family).weights
-    engine, hooks = (_score(model, task, **options) for model in (tiny(family), portable(family)))
+    task = problem(tiny(covered))
+    assert tiny(covered).weights
+    engine, hooks = (_score(model, task, **options) for model in (tiny(covered), portable(covered)))
     np.testing.assert_allclose(engine.samples, hooks.samples, atol=2e-5)
     assert list(engine.by_position) == list(hooks.by_position)
     for label, values in engine.by_position.items():
@@ -207,16 +207,16 @@ def test_half_precision_is_near_full_precision(directory: Callable[[str], object
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 def test_grad_drop_is_the_mean_size_without_one_layers_gradient(
-    family: str, tiny: Tiny, plain: Plain, problem: MakeProblem, direction: str
+    covered: str, tiny: Tiny, plain: Plain, problem: MakeProblem, direction: str
 ) -> None:
     """By hand: what a layer writes is detached, one layer after the other."""
-    model = tiny(family)
+    model = tiny(covered)
     for batch in problem(model).batches:
         task = Problem((replace(batch, index=tuple(range(len(batch)))),), logit_difference)
         scores = _score(model, task, direction=direction, grad_drop=True, positions="every")
         plain_scores = _score(model, task, direction=direction)
         sides = (batch.clean, batch.corrupt)[:: 1 if direction == "noising" else -1]
-        terms = torch.stack([_by_hand(plain(family), batch, *sides, dropped=layer) for layer in range(3)])
+        terms = torch.stack([_by_hand(plain(covered), batch, *sides, dropped=layer) for layer in range(3)])
         sign = np.sign(plain_scores.values)
         expected = terms.sum(2).abs().sum(0) / 2
         np.testing.assert_allclose(scores.samples, sign * expected.numpy(), atol=1e-4)
@@ -227,10 +227,10 @@ def test_grad_drop_is_the_mean_size_without_one_layers_gradient(
 
 
 def test_what_only_its_own_layer_and_the_logits_read_is_as_without_grad_drop(
-    family: str, tiny: Tiny, problem: MakeProblem
+    covered: str, tiny: Tiny, problem: MakeProblem
 ) -> None:
     dropped, plain_scores = (
-        _score(tiny(family), problem(tiny(family)), grad_drop=drop) for drop in (True, False)
+        _score(tiny(covered), problem(tiny(covered)), grad_drop=drop) for drop in (True, False)
     )
     last = [i for i, name in enumerate(dropped.components) if name.startswith(("a2", "m2"))]
     np.testing.assert_allclose(
@@ -258,7 +258,7 @@ def test_grad_drop_gives_a_component_one_sign(gpt2: BridgeModel, problem: MakePr
     dropped, plain_scores = (_score(gpt2, problem(gpt2), grad_drop=drop) for drop in (True, False))
     assert (np.sign(dropped.samples) == np.sign(plain_scores.values)).all()
     assert (np.sign(plain_scores.samples) != np.sign(plain_scores.values)).any()
-    assert "sign of the mean" in str(dropped.details["note"])
+    assert "sign of the mean" in str(dropped.details["notes"])
 
 
 def test_grad_drop_of_parts_drops_the_same_layers(gpt2: BridgeModel, problem: MakeProblem) -> None:

@@ -95,13 +95,15 @@ def test_each_part_is_what_the_logit_difference_loses_without_it(
 
 
 @pytest.mark.parametrize("contrast", [False, True])
-def test_engine_and_hooks_say_the_same(family: str, tiny: Tiny, problem: MakeProblem, contrast: bool) -> None:
-    hooks = copy.copy(tiny(family))
+def test_engine_and_hooks_say_the_same(
+    covered: str, tiny: Tiny, problem: MakeProblem, contrast: bool
+) -> None:
+    hooks = copy.copy(tiny(covered))
     hooks.weights = None
     ours, theirs = (
-        _score(model, problem(tiny(family)), contrast=contrast) for model in (tiny(family), hooks)
+        _score(model, problem(tiny(covered)), contrast=contrast) for model in (tiny(covered), hooks)
     )
-    assert tiny(family).weights
+    assert tiny(covered).weights
     np.testing.assert_allclose(ours.samples, theirs.samples, atol=1e-5)
     for scores in (ours, theirs):
         assert set(scores.details["parts"]) == {"input", "biases"}  # type: ignore[call-overload]

@@ -91,23 +91,23 @@ def _by_hand(by_hand: Hooked, batch: Batch) -> Tensor:
 
 
 def test_the_default_rules_by_hooks_on_the_plain_model_say_the_same(
-    family: str, tiny: Tiny, plain: Plain, problem: MakeProblem
+    covered: str, tiny: Tiny, plain: Plain, problem: MakeProblem
 ) -> None:
-    model = tiny(family)
+    model = tiny(covered)
     for batch in problem(model).batches:
         task = Problem((replace(batch, index=tuple(range(len(batch)))),), logit_difference)
-        theirs = -_by_hand(plain(family), batch)
+        theirs = -_by_hand(plain(covered), batch)
         np.testing.assert_allclose(_score(model, task).samples, theirs, atol=1e-4)
         for rule in NO_RULES:
-            if rule != "gates" or family in ("tiny-llama", "tiny-gemma"):
+            if rule != "gates" or covered in ("tiny-llama", "tiny-gemma"):
                 without = _score(model, task, **{rule: False}).samples
                 assert np.abs(without - theirs.numpy()).max() > 1e-3, rule
 
 
-def test_without_rules_it_is_attribution_patching(family: str, tiny: Tiny, problem: MakeProblem) -> None:
+def test_without_rules_it_is_attribution_patching(covered: str, tiny: Tiny, problem: MakeProblem) -> None:
     from circuits.methods.attribution_patching import METHOD as ATTRIBUTION
 
-    model, task = tiny(family), problem(tiny(family))
+    model, task = tiny(covered), problem(tiny(covered))
     theirs = ATTRIBUTION.score(model, task, ATTRIBUTION.configure({}))
     np.testing.assert_allclose(_score(model, task, **NO_RULES).samples, theirs.samples, atol=1e-6)
     assert np.abs(_score(model, task).samples - theirs.samples).max() > 1e-3
@@ -218,8 +218,10 @@ def test_an_activation_at_and_near_zero_keeps_its_slope() -> None:
     torch.testing.assert_close(slope[:4], torch.full((4,), 0.5), atol=1e-5, rtol=0)
 
 
-def test_the_forward_pass_is_the_same_under_every_rule(family: str, tiny: Tiny, problem: MakeProblem) -> None:
-    weights, tokens = tiny(family).weights, problem(tiny(family)).batches[0].clean
+def test_the_forward_pass_is_the_same_under_every_rule(
+    covered: str, tiny: Tiny, problem: MakeProblem
+) -> None:
+    weights, tokens = tiny(covered).weights, problem(tiny(covered)).batches[0].clean
     assert weights
     ruled = Rules(attention=True)(weights)
     runs = [trace(w, weights.embed(tokens)) for w in (weights, ruled)]

@@ -75,7 +75,7 @@ def test_inputs_of_heads_are_a_table_of_their_own(circuit: Invoke, tmp_path: Pat
     for method in methods[:2]:
         assert everywhere[method, "a2.h1<q>"] > 5 > 1 > abs(everywhere[method, "a2.h1<k>"])
     assert "S2" in set(run.parts["position"])
-    assert "sign of the mean" in run.evaluation["methods"]["attribution-patching"]["details"]["note"]
+    assert "sign of the mean" in run.evaluation["methods"]["attribution-patching"]["details"]["notes"][0]
 
 
 def test_the_same_seed_gives_the_same_bytes(circuit: Invoke, tmp_path: Path) -> None:
