@@ -256,7 +256,7 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         ahead = ahead or Workload(model.graph.components, Work())
         n = len(ahead.components)
         by_position = {label: draw.normal(size=n) for label in ahead.positions}
-        samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit == "prompt" else 10, n))
+        samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit != "trial" else 10, n))
         scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position)
         band = RandomBand(plan.n_random, min(BAND_PROMPTS, judged), 0.0, 0.1, 0.2, 0.04)
         verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in ABLATIONS)
