@@ -81,7 +81,7 @@ class Rehearsal:
     """Work that no count of forward passes tells: a short piece of it, and how many such pieces it is."""
 
     piece: Callable[[], object]
-    times: float
+    times: int | float
 
 
 class Workload(NamedTuple):
