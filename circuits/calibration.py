@@ -60,7 +60,7 @@ class Seconds:
     def __add__(self, other: Seconds) -> Seconds:
         return Seconds(self.wall + other.wall, self.cpu + other.cpu)
 
-    def __mul__(self, times: float) -> Seconds:
+    def __mul__(self, times: int | float) -> Seconds:
         return Seconds(times * self.wall, times * self.cpu)
 
 

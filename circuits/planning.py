@@ -7,6 +7,7 @@ what is usual: how many circuits pruning asks about, and how large the circuit i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -225,10 +226,13 @@ class _Ahead:
 
 
 def _usual_circuit(played: tuple[str, ...], plan: Plan) -> Circuit:
-    """As large as circuits are as a rule, of any components."""
-    size = plan.selection.n if plan.selection.rule == "top" else max(1, round(CIRCUIT * len(played)))
-    drawn = np.random.default_rng(plan.seed).permutation(played)[:size]
-    return Circuit(tuple(map(str, drawn)), "", "")
+    """As large as circuits are as a rule, of any heads and MLPs; an MLP among them where there are any."""
+    share = plan.selection.n / len(played) if plan.selection.rule == "top" else CIRCUIT
+    draw, kept = np.random.default_rng(plan.seed), []
+    for kind in "am":
+        of_kind = [c for c in played if c[0] == kind]
+        kept += draw.permutation(of_kind)[: math.ceil(share * len(of_kind))].tolist()
+    return Circuit(tuple(kept), "", "")
 
 
 def _selecting(at: _Ahead, plan: Plan, method: str) -> _Job:
@@ -256,7 +260,7 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         ahead = ahead or Workload(model.graph.components, Work())
         n = len(ahead.components)
         by_position = {label: draw.normal(size=n) for label in ahead.positions}
-        samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit == "prompt" else 10, n))
+        samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit != "trial" else 10, n))
         scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position)
         band = RandomBand(plan.n_random, min(BAND_PROMPTS, judged), 0.0, 0.1, 0.2, 0.04)
         verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in ABLATIONS)

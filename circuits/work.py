@@ -81,7 +81,7 @@ class Rehearsal:
     """Work that no count of forward passes tells: a short piece of it, and how many such pieces it is."""
 
     piece: Callable[[], object]
-    times: float
+    times: int | float
 
 
 class Workload(NamedTuple):
@@ -212,8 +212,7 @@ class PortableAccount:
             inside = where[:, self.first :].any(0).nonzero()[:, 0].add(self.first).tolist()
         groups = starts(keep.view(len(keep), graph.n_layers, graph.n_heads + 1)) if inside else []
         parts = [self._rows(len(rows), layer, inside[0]) for rows, layer, kind in groups if kind != "none"]
-        asked = Work(rows=len(keep), passes=len(keep) * self.n_prompts)
-        return replace(total(parts), rows=asked.rows, passes=asked.passes)
+        return replace(total(parts), rows=len(keep), passes=len(keep) * self.n_prompts)
 
     def _rows(self, n_rows: int, layer: int, first: int) -> Work:
         self.probes |= {(self.length, first)}

@@ -154,7 +154,7 @@ def _show(ready: Ready, forecast: Forecast) -> None:
 def _row(name: str, part: Stage | Forecast, forecast: Forecast) -> tuple[str, ...]:
     work, seconds = part.work, part.seconds
     if work is None or seconds is None:
-        return (name, *["unknown"] * 5)
+        return (name, "", "", "", "", "unknown")
     if not work.passes:
         return (name, "", "", "", "", _seconds(seconds.wall))
     counts = (work.passes, work.all_flops / forecast.full_flops, work.all_flops / 1e9, work.bytes / 1e6)

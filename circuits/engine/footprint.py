@@ -163,10 +163,11 @@ class Footprint:
         return donor + there + back + drops * again
 
     def _back(self, layer: int) -> int:
-        """Gradients through one layer; weights take none, and of the first nobody asks below its heads."""
+        """Gradients through one layer; weights take none, and nobody asks below the heads of the first."""
         parts, last = self.weights.layers[layer], layer + 1 == len(self.weights.layers)
         n_queries = 1 if last else self.n_columns
-        behind = self.n_prompts * n_queries * (_flops(parts.out) + _mlp(self.weights, layer))
+        mlp = 0 if layer == 0 and self.weights.parallel else _mlp(self.weights, layer)
+        behind = self.n_prompts * n_queries * (_flops(parts.out) + mlp)
         if layer == 0:
             return behind
         asking = self.n_columns if parts.joint else n_queries

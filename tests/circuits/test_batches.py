@@ -12,6 +12,7 @@ from tiny_models import prompt_pairs
 
 from circuits.batches import continuation, make_batches, tokenize_pair, unknown_words
 from circuits.errors import CircuitError, PromptError
+from circuits.interventions import first_difference, resample_donor
 from circuits.models.bridge import BridgeModel
 from circuits.prompts import PromptPair
 
@@ -41,6 +42,19 @@ def test_every_pair_is_in_one_batch_of_its_length(
         for row, i in enumerate(batch.index):
             assert batch.clean[row].tolist() == gpt2.tokenize(pairs[i].clean)[0]
             assert batch.corrupt[row].tolist() == gpt2.tokenize(pairs[i].corrupt)[0]
+
+
+def test_pairs_of_one_length_are_sorted_by_where_they_begin_to_differ(gpt2: BridgeModel) -> None:
+    """Then by their number; a batch starts where its first pair does, so later ones keep what they share."""
+    late, early = PAIR, replace(PAIR, corrupt="Tom and John went to the store, John gave a drink to")
+    batches = make_batches(gpt2, [late, early, late, early, late], batch_size=2)
+    assert [batch.index for batch in batches] == [(1, 3), (0, 2), (4,)]
+    firsts = [[pair.first_difference for pair in batch.pairs] for batch in batches]
+    assert firsts == [[1, 1], [9, 9], [9]]
+    for batch in batches:
+        first = first_difference(batch.clean, resample_donor(batch.corrupt))
+        assert first == batch.pairs[0].first_difference
+        assert batch.until(1).index == batch.index[:1]
 
 
 def test_a_pair_as_the_model_reads_it(gpt2: BridgeModel) -> None:
