@@ -24,6 +24,7 @@ def one(directory: Path, first: int, memory: str) -> None:
     import torch
     from benchmarks.shapes import Prompts
 
+    from circuits.engine.footprint import prompts_at_once
     from circuits.interventions import all_but_one, resample_donor
     from circuits.memory import parse_bytes, peak_bytes
     from circuits.metrics import logit_difference
@@ -36,14 +37,19 @@ def one(directory: Path, first: int, memory: str) -> None:
     batch = Prompts(64, 16, first).batch(model.vocab_size)
     model.run(batch.clean[:2])
     before = peak_bytes(model.device) or 0
-    run, readout = (
-        base_run(model, batch.clean, resample_donor(batch.corrupt)),
-        Readout(batch, logit_difference),
-    )
-    for layer in range(model.graph.n_layers):
-        run.measure(all_but_one(model.graph, [f"a{layer}.h{h}" for h in range(12)]), readout)
+    at_once = min(len(batch), prompts_at_once(model, 16, first))
+    for start in range(0, len(batch), at_once):
+        some = batch.of_rows(range(len(batch))[start : start + at_once])
+        run = base_run(model, some.clean, resample_donor(some.corrupt))
+        for layer in range(model.graph.n_layers):
+            heads = [f"a{layer}.h{head}" for head in range(model.graph.n_heads)]
+            run.measure(all_but_one(model.graph, heads), Readout(some, logit_difference))
+        del run
     grown = (peak_bytes(model.device) or 0) - before
-    print(f"first difference at {first:2}, --memory {memory}: {grown / 2**20:.0f} MiB above the model")
+    print(
+        f"first difference at {first:2}, --memory {memory}: {grown / 2**20:.0f} MiB above the model, "
+        f"{at_once} prompts at once"
+    )
 
 
 def main() -> None:
