@@ -1,4 +1,4 @@
-"""How fast this machine works on this model and these prompts, from a second or so of the real thing.
+"""How fast this machine works on this model and these prompts, from a second or two of the real thing.
 
 The one idea: time is a cost for each call and one for each FLOP, and what they are is read off a few patched rows of
 the very workload, of early, middle and late layers and of whole circuits; so norms, softmaxes and copies, which no
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache, partial
 from statistics import median
 from typing import NamedTuple
 
@@ -24,11 +25,11 @@ from circuits.interventions import all_but_one, component_sites, resample_donor,
 from circuits.methods.method import Problem
 from circuits.metrics import Metric
 from circuits.model import Model
-from circuits.patching import base_run
+from circuits.patching import BaseRun, base_run
 from circuits.readout import Readout
-from circuits.work import Rehearsal, Work, account, full_pass, whole_passes
+from circuits.work import ExactAccount, PortableAccount, Rehearsal, Work, account, full_pass, whole_passes
 
-AT_ONCE = 0.1
+AT_ONCE = 0.2
 """Seconds that one timed piece may take, about."""
 
 ENOUGH = 0.5
@@ -140,7 +141,7 @@ class Clock:
     model: Model
     engine: Rate
     whole: Rate
-    _known: dict[int, Seconds] = field(default_factory=dict)
+    _known: dict[Callable[[], object], Seconds] = field(default_factory=dict)
     _probed: set[tuple[int, int]] = field(default_factory=set)
 
     def seconds(self, work: Work, rehearsals: Sequence[Rehearsal] = ()) -> Seconds:
@@ -158,13 +159,13 @@ class Clock:
 
     def _rehearsed(self, rehearsal: Rehearsal) -> Seconds:
         """What happens at the first time only, such as imports, counts once."""
-        key, first = id(rehearsal.piece), Seconds()
-        if key not in self._known:
-            once = timed(rehearsal.piece, self.model.device)
-            (again,) = typical([rehearsal.piece], self.model.device)
-            self._known[key] = again
+        piece, first = rehearsal.piece, Seconds()
+        if piece not in self._known:
+            once = timed(piece, self.model.device)
+            (again,) = typical([piece], self.model.device)
+            self._known[piece] = again
             first = Seconds(max(0.0, once.wall - again.wall), max(0.0, once.cpu - again.cpu))
-        return first + self._known[key] * rehearsal.times
+        return first + self._known[piece] * rehearsal.times
 
 
 def calibrate(model: Model, problem: Problem) -> Clock:
@@ -195,19 +196,31 @@ def _whole_pieces(model: Model, batch: Batch) -> Iterator[_Piece]:
 
 def _row_pieces(model: Model, batch: Batch, metric: Metric) -> Iterator[_Piece]:
     """Base runs; rows of many kinds, as many as the time allows; and the same kinds one at a time, on few prompts."""
-    n = _as_many(
-        lambda n: _base_piece(model, batch.until(n)).run, _few_prompts(batch), len(batch), model.device
-    )
-    some = batch.until(n)
-    base = _base_piece(model, some)
-    yield base
-    flops = ENOUGH * base.work.all_flops / timed(base.run, model.device).wall
+
+    @cache  # rows of all kinds share base runs
+    def base(n: int, resample: bool) -> _Base:
+        return _Base.of(model, batch.until(n), metric, resample)
+
+    n = _as_many(lambda n: _making(model, batch.until(n)).run, _few_prompts(batch), len(batch), model.device)
+    making = _making(model, batch.until(n))
+    yield making
+    flops = ENOUGH * making.work.all_flops / timed(making.run, model.device).wall
     for kind in _kinds(model):
-        yield _rows_piece(model, some, metric, kind, -(-len(batch) // n))
+        # Where few prompts are affordable, more rows make products as large as those to come.
+        many = kind.keep.repeat(-(-len(batch) // n), 1)
+        some = base(n, kind.resample)
+        yield some.rows(
+            kind, many[: _as_many(partial(some.measuring, kind, many), 1, len(many), model.device)]
+        )
         for few in sorted({min(n, len(batch)) for n in FEW_PROMPTS}):
-            piece = _row_piece(model, batch.until(few), metric, kind)
+            piece = base(few, kind.resample).rows(kind, kind.keep[:1])
             if few == 1 or piece.work.all_flops < flops:
                 yield piece
+
+
+def _making(model: Model, batch: Batch) -> _Piece:
+    donor = resample_donor(batch.corrupt)
+    return _Piece(account(model, batch.clean, donor).begun, lambda: base_run(model, batch.clean, donor))
 
 
 def _few_prompts(batch: Batch) -> int:
@@ -241,6 +254,30 @@ class _Kind:
         return columns.expand(len(batch), -1) if self.masked else None
 
 
+@dataclass(frozen=True)
+class _Base:
+    """A base run and its account."""
+
+    batch: Batch
+    metric: Metric
+    run: BaseRun
+    counted: ExactAccount | PortableAccount
+
+    @classmethod
+    def of(cls, model: Model, batch: Batch, metric: Metric, resample: bool) -> _Base:
+        donor = resample_donor(batch.corrupt) if resample else zero_donor()
+        return cls(batch, metric, base_run(model, batch.clean, donor), account(model, batch.clean, donor))
+
+    def measuring(self, kind: _Kind, keep: Bool[Tensor, "row component"], n: int) -> Callable[[], object]:
+        """The first n rows."""
+        where = kind.where(self.batch)
+        return lambda: self.run.measure(keep[:n], Readout(self.batch, self.metric), where)
+
+    def rows(self, kind: _Kind, keep: Bool[Tensor, "row component"]) -> _Piece:
+        work = self.counted.measure(keep, Readout(self.batch, self.metric), kind.where(self.batch))
+        return _Piece(work, self.measuring(kind, keep, len(keep)))
+
+
 def _kinds(model: Model) -> Iterator[_Kind]:
     """One component of an early, a middle or a late layer, and of the first two at one position; random circuits."""
     graph = model.graph
@@ -258,27 +295,3 @@ def _kinds(model: Model) -> Iterator[_Kind]:
     generator = torch.Generator().manual_seed(0)
     circuits = torch.rand(RANDOM_ROWS, len(graph.components), generator=generator) < CIRCUIT
     yield from (_Kind(circuits), _Kind(circuits, resample=False))
-
-
-def _base_piece(model: Model, batch: Batch) -> _Piece:
-    donor = resample_donor(batch.corrupt)
-    return _Piece(account(model, batch.clean, donor).begun, lambda: base_run(model, batch.clean, donor))
-
-
-def _row_piece(model: Model, batch: Batch, metric: Metric, kind: _Kind) -> _Piece:
-    """One row of the kind."""
-    return _rows_piece(model, batch, metric, replace(kind, keep=kind.keep[:1]), 1)
-
-
-def _rows_piece(model: Model, batch: Batch, metric: Metric, kind: _Kind, times: int) -> _Piece:
-    """All rows of the kind, `times` over, or as many of them as the time allows: where few prompts are affordable,
-    more rows make products as large as those to come."""
-    donor, where = resample_donor(batch.corrupt) if kind.resample else zero_donor(), kind.where(batch)
-    counted, run = account(model, batch.clean, donor), base_run(model, batch.clean, donor)
-    keep = kind.keep.repeat(times, 1)
-
-    def measuring(n: int) -> Callable[[], object]:
-        return lambda: run.measure(keep[:n], Readout(batch, metric), where)
-
-    n = _as_many(measuring, 1, len(keep), model.device)
-    return _Piece(counted.measure(keep[:n], Readout(batch, metric), where), measuring(n))
