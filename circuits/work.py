@@ -101,12 +101,12 @@ def account(model: Model, tokens: Int[Tensor, "prompt pos"], donor: Donor) -> Ex
         return PortableAccount(model, tokens, donor)
     first = min(first_difference(tokens, donor), length - 1)
     shape = Footprint(weights, n_prompts, length, first, resamples=donor.tokens is not None)
-    return ExactAccount(shape, model.memory)
+    return ExactAccount(shape, shape.room(model.memory, model.device))
 
 
 @dataclass(frozen=True)
 class ExactAccount:
-    """Of circuits.engine.exact.ExactRun."""
+    """Of circuits.engine.exact.ExactRun. memory: what its base run and rows may take."""
 
     footprint: Footprint
     memory: int

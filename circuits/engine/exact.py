@@ -22,10 +22,6 @@ from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
 
-CHUNK_BYTES = 64 * 2**20
-"""What rows take at once on a CPU, whatever the budget: more is no faster there, and what the system's allocator
-does not give back in between grows with it."""
-
 
 class ExactRun:
     """A batch of prompts run once, ready for any number of patched rows. See circuits.patching.BaseRun."""
@@ -93,9 +89,7 @@ class ExactRun:
 
     def rows_at_once(self, n_columns: int, n_logits: int = 0) -> int:
         """How many rows fit the memory budget beside the base run."""
-        memory = self.memory
-        if self.tokens.device.type == "cpu":
-            memory = min(memory, self.footprint.held_bytes + CHUNK_BYTES)
+        memory = self.footprint.room(self.memory, self.tokens.device)
         return self.footprint.rows_at_once(n_columns, memory, n_logits)
 
     def _behind_attention(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -22,6 +23,10 @@ from circuits.model import Model
 
 Columns = tuple[int, int]
 """First column and the one behind the last."""
+
+CHUNK_BYTES = 64 * 2**20
+"""What rows take at once on a CPU, whatever the budget: more is no faster there, and what the system's allocator
+does not give back in between grows with it."""
 
 FLOAT = 4
 """Bytes of a number in fp32, which all activations of the engine are."""
@@ -84,6 +89,10 @@ class Footprint:
         in_mlp = tokens * self._mlp_streams + min(tokens, self._mlp_tokens) * self._hidden
         reading = n_rows * self.n_prompts * 3 * n_logits
         return FLOAT * max(tokens * self._attention_width, in_mlp, reading)
+
+    def room(self, memory: int, device: torch.device) -> int:
+        """What the base run and rows may take of a budget of `memory`."""
+        return min(memory, self.held_bytes + CHUNK_BYTES) if device.type == "cpu" else memory
 
     def rows_at_once(self, n_columns: int, memory: int, n_logits: int = 0) -> int:
         """How many rows fit `memory` beside the base run; one at least."""
