@@ -31,8 +31,11 @@ from circuits.work import Rehearsal, Work, account, full_pass, whole_passes
 AT_ONCE = 0.1
 """Seconds that one timed piece may take, about."""
 
-FIRST_FLOPS = 10**9
-"""What is dared before anything is known of the machine."""
+ENOUGH = 0.5
+"""Seconds that one row may take, about, to be timed for itself."""
+
+FEW_TOKENS = 64
+"""Below these, products take the time that it takes to read a matrix."""
 
 FEWEST_ROUNDS, MOST_ROUNDS, PATIENCE = 2, 5, 0.5
 """Runs of each piece; more than the fewest while all took less than these seconds."""
@@ -186,25 +189,40 @@ def _whole_pieces(model: Model, batch: Batch) -> Iterator[_Piece]:
         tokens, sites = batch.clean[:n], component_sites(model.graph)
         return _Piece(whole_passes(model, *tokens.shape), lambda: model.run(tokens, capture=sites))
 
-    one = piece(1)
-    one.run()
-    yield one
-    yield piece(min(len(batch), max(2, int(AT_ONCE / timed(one.run, model.device).wall))))
+    many = _as_many(lambda n: piece(n).run, _few_prompts(batch), len(batch), model.device)
+    yield from map(piece, sorted({1, many}))
 
 
 def _row_pieces(model: Model, batch: Batch, metric: Metric) -> Iterator[_Piece]:
     """Base runs; rows of many kinds, as many as the time allows; and the same kinds one at a time, on few prompts."""
-    first = _base_piece(model, batch.until(_affordable(model, batch, FIRST_FLOPS)))
-    first.run()
-    flops = int(AT_ONCE * first.work.all_flops / timed(first.run, model.device).wall)
-    some = batch.until(_affordable(model, batch, flops))
-    # Where few prompts are affordable, more rows make products as large as those to come.
-    more = -(-len(batch) // len(some))
-    yield _base_piece(model, some)
+    n = _as_many(
+        lambda n: _base_piece(model, batch.until(n)).run, _few_prompts(batch), len(batch), model.device
+    )
+    some = batch.until(n)
+    base = _base_piece(model, some)
+    yield base
+    flops = ENOUGH * base.work.all_flops / timed(base.run, model.device).wall
     for kind in _kinds(model):
-        yield _rows_piece(model, some, metric, replace(kind, keep=kind.keep.repeat(more, 1)), flops)
-        for n in FEW_PROMPTS:
-            yield _rows_piece(model, some.until(n), metric, replace(kind, keep=kind.keep[:1]), flops)
+        yield _rows_piece(model, some, metric, kind, -(-len(batch) // n))
+        for few in sorted({min(n, len(batch)) for n in FEW_PROMPTS}):
+            piece = _row_piece(model, batch.until(few), metric, kind)
+            if few == 1 or piece.work.all_flops < flops:
+                yield piece
+
+
+def _few_prompts(batch: Batch) -> int:
+    """As many as make products of some size: with fewer, a call costs the same."""
+    return -(-FEW_TOKENS // batch.clean.shape[1])
+
+
+def _as_many(
+    piece: Callable[[int], Callable[[], object]], start: int, most: int, device: torch.device
+) -> int:
+    """How many of something can be done at once within the time: doubled from `start` on, up to `most`."""
+    n = min(start, most)
+    while n < most and min(timed(piece(n), device).wall for _ in range(2)) < AT_ONCE / 2:
+        n = min(2 * n, most)
+    return n
 
 
 @dataclass(frozen=True)
@@ -242,22 +260,25 @@ def _kinds(model: Model) -> Iterator[_Kind]:
     yield from (_Kind(circuits), _Kind(circuits, resample=False))
 
 
-def _affordable(model: Model, batch: Batch, flops: int) -> int:
-    """How many prompts of the batch can be made a base run for `flops`; one at least."""
-    one = account(model, batch.clean[:1], resample_donor(batch.corrupt[:1])).begun.all_flops
-    return max(1, min(len(batch), flops // max(1, one)))
-
-
 def _base_piece(model: Model, batch: Batch) -> _Piece:
     donor = resample_donor(batch.corrupt)
     return _Piece(account(model, batch.clean, donor).begun, lambda: base_run(model, batch.clean, donor))
 
 
-def _rows_piece(model: Model, batch: Batch, metric: Metric, kind: _Kind, flops: int) -> _Piece:
-    """As many rows of the kind as can be had for `flops`; one at least."""
+def _row_piece(model: Model, batch: Batch, metric: Metric, kind: _Kind) -> _Piece:
+    """One row of the kind."""
+    return _rows_piece(model, batch, metric, replace(kind, keep=kind.keep[:1]), 1)
+
+
+def _rows_piece(model: Model, batch: Batch, metric: Metric, kind: _Kind, times: int) -> _Piece:
+    """All rows of the kind, `times` over, or as many of them as the time allows: where few prompts are affordable,
+    more rows make products as large as those to come."""
     donor, where = resample_donor(batch.corrupt) if kind.resample else zero_donor(), kind.where(batch)
     counted, run = account(model, batch.clean, donor), base_run(model, batch.clean, donor)
-    one = counted.measure(kind.keep[:1], Readout(batch, metric), where).all_flops
-    keep = kind.keep[: max(1, flops // max(1, one))]
-    work = counted.measure(keep, Readout(batch, metric), where)
-    return _Piece(work, lambda: run.measure(keep, Readout(batch, metric), where))
+    keep = kind.keep.repeat(times, 1)
+
+    def measuring(n: int) -> Callable[[], object]:
+        return lambda: run.measure(keep[:n], Readout(batch, metric), where)
+
+    n = _as_many(measuring, 1, len(keep), model.device)
+    return _Piece(counted.measure(keep[:n], Readout(batch, metric), where), measuring(n))
