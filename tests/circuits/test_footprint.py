@@ -158,13 +158,14 @@ def _wide(model: BridgeModel, n_layers: int = 6) -> Weights:
 def test_the_height_of_memory_is_near_what_torch_allocates(covered: str, tiny: Tiny) -> None:
     model = tiny(covered)
     weights, batch = _wide(model), _batch(model, 30)
-    readout = Readout(batch, logit_difference)
+    readout, generator = Readout(batch, logit_difference), torch.Generator().manual_seed(0)
     for donor in _donors(batch):
         making = allocated(lambda d=donor: ExactRun(weights, batch.clean, d, 2**30))
         run = ExactRun(weights, batch.clean, donor, 2**30)
         assert 0.7 < making / run.footprint.making_bytes < 1.4
         for n_rows in (8, 64):
-            keep = torch.rand(n_rows, 6 * (weights.n_heads + 1)) < 0.5
+            keep = torch.rand(n_rows, 6 * (weights.n_heads + 1), generator=generator) < 0.5
+            keep[:, 0] = False  # all of them leave the base run in the first layer, so they run together
             measured = allocated(lambda run=run, keep=keep: run.measure(keep, readout))
             said = run.footprint.rows_bytes(n_rows, run.length - run.first)
             assert 0.7 < measured / said < 1.4, (n_rows, donor.tokens is None)
@@ -222,7 +223,7 @@ def test_a_batch_as_large_as_allowed_stays_within_the_budget(gpt2: BridgeModel) 
     n = prompts_at_once(Budgeted(gpt2, memory), batch.clean.shape[1], 11)  # type: ignore[arg-type]
     assert 1 < n < len(batch)
     few, readout = batch.until(n), Readout(batch.until(n), logit_difference)
-    keep = torch.rand(40, len(gpt2.graph.components)) < 0.5
+    keep = torch.rand(40, len(gpt2.graph.components), generator=torch.Generator().manual_seed(0)) < 0.5
 
     def work(donor: Donor) -> Tensor:
         return ExactRun(weights, few.clean, donor, memory).measure(keep, readout).metric
