@@ -62,7 +62,12 @@ def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_
     group.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    # README runs the config of the main job with another seed already.
+    [pytest.param(c, marks=[pytest.mark.slow] if c.stem == "ioi" else []) for c in CONFIGS],
+    ids=lambda path: path.stem,
+)
 def test_the_first_line_of_a_config_runs_it(config: Path, empty_folder: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith(f"# circuit discover --config configs/{config.name}")

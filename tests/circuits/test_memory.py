@@ -232,7 +232,7 @@ def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     n_rows=st.integers(0, 60),
     at_once=st.integers(0, 70),
