@@ -8,7 +8,7 @@ discover: .venv/installed
 	$(BIN)/circuit discover ioi
 
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
 slow: .venv/tools
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

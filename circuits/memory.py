@@ -114,9 +114,12 @@ class Budget:
 
 
 def default_budget(device: torch.device) -> Budget:
-    """Half of what is free on `device`, and on a CPU, where others work too, 1 GiB at most."""
-    half = free_bytes(device) // 2
-    return Budget(min(half, GIB) if device.type == "cpu" else half)
+    """The largest power of two that is at most half of what is free on `device`; on a CPU, where others work too,
+    1 GiB at most. In steps of two, for results are rounded alike only where the budget is the same.
+    """
+    half = max(1, free_bytes(device) // 2)
+    step = 1 << (half.bit_length() - 1)
+    return Budget(min(step, GIB) if device.type == "cpu" else step)
 
 
 def peak_bytes(device: torch.device) -> int | None:

@@ -89,6 +89,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
         "cost": {
             "seconds": {finding.scores.method: round(finding.seconds, 3) for finding in found.findings},
             "peak_memory_bytes": _peak_memory(model),
+            "memory_budget_bytes": model.memory,
         },
     }
 

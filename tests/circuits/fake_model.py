@@ -18,10 +18,41 @@ from circuits.metrics import logit_difference
 from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
 
 
-class FakeModel:
-    name = "fake"
+class Bare:
+    """What all models of tests share: no weights, no text, nothing left out; and what no test may ask of them."""
+
     device = torch.device("cpu")
     weights, memory, dtype, path = None, 2**20, torch.float32, "portable: it has no weights"
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        raise NotImplementedError
+
+    def token_string(self, token: int) -> str:
+        return str(token)
+
+    def is_unknown(self, token: int) -> bool:
+        return False
+
+    def gradients(
+        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        raise NotImplementedError
+
+    def past(self, tokens: Tensor) -> object:
+        raise NotImplementedError
+
+    def resumption(self, length: int, column: int) -> Resumption:
+        return Resumption(layers=False, columns=False)
+
+    def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def unembedding(self) -> Unembedding:
+        raise NotImplementedError
+
+
+class FakeModel(Bare):
+    name = "fake"
 
     def __init__(
         self, n_layers: int = 2, n_heads: int = 4, d_head: int = 8, planted: Collection[str] = ()
@@ -41,15 +72,6 @@ class FakeModel:
         self.writers = torch.randn(n_layers, n_heads, d_head, self.d_model, generator=generator) / d_head**0.5
         self.runs = 0
 
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        raise NotImplementedError
-
-    def token_string(self, token: int) -> str:
-        return str(token)
-
-    def is_unknown(self, token: int) -> bool:
-        return False
-
     def run(
         self,
         tokens: Tensor,
@@ -62,22 +84,8 @@ class FakeModel:
         captured = {site: self.values[site.layer][tokens] for site in capture}
         return Run(torch.zeros(len(tokens), self.vocab), captured)
 
-    def gradients(
-        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
-    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-        raise NotImplementedError
-
-    def past(self, tokens: Tensor) -> object:
-        raise NotImplementedError
-
-    def resumption(self, length: int, column: int) -> Resumption:
-        return Resumption(layers=False, columns=False)
-
     def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
         return self.writers[layer], torch.ones(self.d_model)
-
-    def unembedding(self) -> Unembedding:
-        raise NotImplementedError
 
 
 def fake_problem(n_pairs: int = 30, *, seed: int = 0, batch_size: int = 16, **settings: object) -> Problem:

@@ -5,32 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
+from fake_model import Bare
 from torch import Tensor
 
 from circuits.batches import Batch, TokenPair
 from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, LastLogitsMetric, Resume, Resumption, Run, Site, Unembedding
+from circuits.model import Edit, LastLogitsMetric, Resume, Run, Site
 
 
-class Micro:
+class Micro(Bare):
     """One layer, two heads. z0 = t, z1 = 2t, mlp = z0 z1; the answer's logit is the sum of z0 - z1 + mlp.
 
     On tokens (1, 2) it is 1 + 6 = 7, on (1, 3) it is 1 + 15 = 16; the distractor's is 0.
     """
 
-    name, graph, device, d_model = "micro", Graph(1, 2, 2), torch.device("cpu"), 1
-    weights, memory, dtype, path = None, 2**20, torch.float32, "portable: it has no weights"
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        raise NotImplementedError
-
-    def token_string(self, token: int) -> str:
-        return str(token)
-
-    def is_unknown(self, token: int) -> bool:
-        return False
+    name, graph, d_model = "micro", Graph(1, 2, 2), 1
 
     def run(
         self,
@@ -57,18 +48,6 @@ class Micro:
         run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
         found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
         return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
-
-    def past(self, tokens: Tensor) -> object:
-        raise NotImplementedError
-
-    def resumption(self, length: int, column: int) -> Resumption:
-        return Resumption(layers=False, columns=False)
-
-    def head_writer(self, layer: int) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def unembedding(self) -> Unembedding:
-        raise NotImplementedError
 
 
 def micro_problem() -> Problem:

@@ -149,7 +149,7 @@ def test_what_is_free_on_a_card_is_what_it_has_and_what_torch_keeps_in_reserve(
         max_memory_allocated={CARD: 77}.__getitem__,
     )
     assert free_bytes(CARD) == 120
-    assert default_budget(CARD) == Budget(60)
+    assert default_budget(CARD) == Budget(32)
     assert peak_bytes(CARD) == 77
 
 
@@ -160,8 +160,10 @@ def test_apples_memory_is_what_it_recommends_less_what_it_holds(monkeypatch: pyt
         assert free_bytes(torch.device("mps")) == free
 
 
-@pytest.mark.parametrize(("free", "total"), [(GIB, GIB // 2), (100 * GIB, GIB)])
-def test_on_a_cpu_the_budget_is_half_of_what_is_free_and_no_more_than_a_gibibyte(
+@pytest.mark.parametrize(
+    ("free", "total"), [(GIB, GIB // 2), (2 * GIB - 9, GIB // 2), (100 * GIB, GIB), (0, 1)]
+)
+def test_on_a_cpu_the_budget_is_no_more_than_half_of_what_is_free_nor_than_a_gibibyte(
     free: int, total: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("circuits.memory.free_bytes", lambda device: free)
