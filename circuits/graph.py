@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from circuits.errors import CircuitError
 
@@ -108,6 +109,45 @@ class Graph:
             for source in nodes:
                 if self.feeds(source, target):
                     yield from (f"{source}->{entry}" for entry in self.inputs(target))
+
+    @cached_property
+    def readers(self) -> tuple[str, ...]:
+        """All inputs that edges enter: layer by layer q of every head, k and v of every group, the MLP; then logits.
+
+        The columns of an edge matrix; its rows are `sources`.
+        """
+        leaders = range(0, self.n_heads, self.n_heads // self.n_kv_heads)
+        inputs = {"q": range(self.n_heads), "k": leaders, "v": leaders}
+        by_layer = (
+            (*(f"a{layer}.h{head}<{kind}>" for kind in "qkv" for head in inputs[kind]), f"m{layer}")
+            for layer in range(self.n_layers)
+        )
+        return (*chain.from_iterable(by_layer), LOGITS)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Every legal edge -> its row and column in an edge matrix [source, reader], in the order of `edges`."""
+        row, column = ({name: i for i, name in enumerate(names)} for names in (self.sources, self.readers))
+        return {
+            edge: (row[source], column[reader])
+            for edge in self.edges()
+            for source, reader in [edge.split("->")]
+        }
+
+    def require_edges(self, edges: Iterable[str]) -> None:
+        """Raises CircuitError naming the first of `edges` that this model does not have."""
+        for edge in edges:
+            if edge not in self.places:
+                raise CircuitError(self._why_no_edge(edge))
+
+    def _why_no_edge(self, edge: str) -> str:
+        source, arrow, reader = edge.partition("->")
+        if not arrow:
+            return f"{edge!r} is no edge name. Edges are a9.h6->a10.h0<q>, a9.h6->m10, m4->logits."
+        self.node(source), self.node(target := reader.split("<")[0])
+        if self.feeds(source, target):
+            return f"{edge} is no edge of this model: {target} reads at {', '.join(self.inputs(target))}."
+        return f"{edge} is no edge of this model: {source} does not write before {target} reads."
 
     def links(self, among: Iterable[str]) -> Iterator[tuple[str, str]]:
         """(source, target) of every legal edge between the nodes `among`, q, k and v inputs taken together."""

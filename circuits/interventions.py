@@ -50,19 +50,21 @@ def zero_donor() -> Donor:
 
 
 def mean_donor(model: Model, batches: Sequence[Batch]) -> Donor:
-    """Mean ablation: each component's mean output at each token position (counted from the start), in fp32.
+    """Mean ablation: each component's mean output at each token position (counted from the start), in fp32; and the
+    mean embedding, as what `Site("input", 0)` carries, for edges that leave it.
 
     The mean is over the clean and the corrupt prompts of `batches`, so that neither behaviour is favoured; past
     the longest of them the last position's mean is used. Two forward passes a batch.
     """
     longest = max(batch.clean.shape[1] for batch in batches)
+    sites = (Site("input", 0), *component_sites(model.graph))
     sums: dict[Site, Tensor] = {}
     counts = torch.zeros(longest, device=model.device)
     for batch in batches:
         for tokens in (batch.clean, batch.corrupt):
             length = tokens.shape[1]
             counts[:length] += len(tokens)
-            for site, value in model.run(tokens, capture=component_sites(model.graph)).captured.items():
+            for site, value in model.run(tokens, capture=sites).captured.items():
                 if site not in sums:
                     sums[site] = torch.zeros(longest, *value.shape[2:], device=value.device)
                 sums[site][:length] += value.float().sum(0)

@@ -113,7 +113,7 @@ class ExactRun:
         self, keep: Tensor, layer: int, between: Tensor, columns: Columns, where: Tensor | None
     ) -> Tensor:
         if not keep.any() and where is None:
-            return self._given("mlp", layer, columns)[None]
+            return self.given("mlp", layer, columns)[None]
         if self.weights.parallel:
             wrote = self.base.mlp(layer)[None, :, self._at(columns)]
         else:
@@ -140,7 +140,7 @@ class ExactRun:
     def _change(self, kind: str, layer: int, columns: Columns, where: Tensor | None) -> Tensor:
         """Donor minus base of a layer's outputs, zero where nothing is replaced."""
         base = self.base.z[layer] if kind == "z" else self.base.mlp(layer)
-        change = self._given(kind, layer, columns) - base[:, self._at(columns)]
+        change = self.given(kind, layer, columns) - base[:, self._at(columns)]
         if where is None:
             return change
         inside = where[:, slice(*columns)]
@@ -149,7 +149,7 @@ class ExactRun:
     def _at(self, columns: Columns) -> slice:
         return slice(columns[0] - self.first, columns[1] - self.first)
 
-    def _given(self, kind: str, layer: int, columns: Columns) -> Float[Tensor, "prompt column *unit"]:
+    def given(self, kind: str, layer: int, columns: Columns) -> Float[Tensor, "prompt column *unit"]:
         """What the donor puts out (broadcasts over prompts where it is the same for all)."""
         if self.other is None:
             site = Site("z" if kind == "z" else "mlp", layer)
@@ -166,7 +166,7 @@ class ExactRun:
             outside = ~where[:, slice(*columns)]
             keep = keep.to(value.device) | outside.view(1, *outside.shape, *[1] * (value.dim() - 3))
         keep = keep.to(value.device)
-        return torch.where(keep, value, self._given(kind, layer, columns))
+        return torch.where(keep, value, self.given(kind, layer, columns))
 
     def _replaced(self, keep: Bool[Tensor, "row layer unit"], where: Tensor | None) -> Replace:
         """Replacement in the layers above the first; what no row keeps is not even computed."""
@@ -177,7 +177,7 @@ class ExactRun:
                 return compute()
             columns = (at, self.length)
             if where is None and not units.any():
-                given = self._given(kind, layer, columns)
+                given = self.given(kind, layer, columns)
                 return given[None].expand(1, len(self.tokens), *given.shape[1:])
             return self._mixed(units[:, None, None], kind, layer, columns, where, compute())
 

@@ -69,15 +69,29 @@ class Attention:
 
         first: x's first column. queries_from: how many of x's columns need no query.
         """
+        q, k, v = self.read(x, queries_from)
+        return self.turned(q, k, v, first, first + queries_from)
+
+    def read(
+        self, x: Float[Tensor, "row prompt column d_model"], queries_from: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Products with the matrices alone, [row, prompt, column, heads side by side] each."""
         if self.layer.joint is None:
-            q, k, v = self.layer.query(x[:, :, queries_from:]), self.layer.key(x), self.layer.value(x)
-        else:
-            widths = [part.weight.shape[1] for part in (self.layer.query, self.layer.key, self.layer.value)]
-            q, k, v = torch.split(self.layer.joint(x), widths, -1)
-            q = q[:, :, queries_from:]
+            return self.layer.query(x[:, :, queries_from:]), self.layer.key(x), self.layer.value(x)
+        widths = [part.weight.shape[1] for part in (self.layer.query, self.layer.key, self.layer.value)]
+        q, k, v = torch.split(self.layer.joint(x), widths, -1)
+        return q[:, :, queries_from:], k, v
+
+    def turned(
+        self, q: Tensor, k: Tensor, v: Tensor, first: int, queries_first: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `read` gives, by head, normalised where the layer does so, and rotated.
+
+        first, queries_first: the columns at which k and q begin.
+        """
         k = self._by_head(k)
         k = self.layer.key_norm(k) if self.layer.key_norm else k
-        return self._queries(q, first + queries_from), self._rotated(k, first), self._by_head(v)
+        return self._queries(q, queries_first), self._rotated(k, first), self._by_head(v)
 
     def queries(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column head d_head"]:
         """Of normalised `x`, whose first column is `first`."""
@@ -181,6 +195,14 @@ class Trace:
     def mlp(self, layer: int) -> Float[Tensor, "prompt column d_model"]:
         """What the MLP of `layer` wrote."""
         return self.residual(layer + 1) - self.between[layer]
+
+    def of_prompts(self, part: slice) -> Trace:
+        """The same of some of the prompts, as views."""
+        known = (KeysValues(each.keys[part], each.values[part]) for each in self.attention)
+        before, between, z = (
+            tuple(each[part] for each in streams) for streams in (self.before, self.between, self.z)
+        )
+        return Trace(self.first, before, between, z, self.after[part], tuple(known))
 
     def outputs(self) -> Outputs:
         """What its components put out, without the rest."""

@@ -1,0 +1,349 @@
+"""Exact edge patches: any set of edges cut in each row, as a delta on what each reader reads.
+
+The one idea: every reader (q, k or v of a head, an MLP, the logits) reads the residual stream, and the stream is the
+sum of what all sources wrote. Where an edge is cut, the reader gets what the donor's source writes in place of what
+this row's own wrote; so its input is the row's stream plus (donor - own) of every source that is cut for it, one
+product of a 0/1 mask and those differences. Where most are cut it is the donor's stream plus (own - donor) of the
+others, so that nothing kept leaves exactly the donor's, and not what rounding leaves of a difference. Readers without
+a cut read the stream as it is, rows begin at the layer of their first cut, and columns before clean and donor tokens
+differ are the base run's. Exact for any mask: one forward pass a row and that product.
+Sources: path patching between nodes as in Wang et al. 2022 (IOI) and Conmy et al. 2023 (ACDC, arXiv 2304.14997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.engine.exact import ExactRun
+from circuits.engine.forward import Attention, mlp
+from circuits.engine.weights import Affine
+from circuits.graph import LOGITS, Graph
+from circuits.memory import in_chunks
+from circuits.model import Site
+from circuits.readout import Outcome, Readout, concatenate, reordered
+
+Cut = Bool[Tensor, "row source reader"]
+"""True where an edge carries what the donor's source writes; see Graph.sources and Graph.readers."""
+
+FLOAT = 4
+
+
+def cut_masks(graph: Graph, cuts: Iterable[Iterable[str]]) -> Cut:
+    """One row a set of edge names: True at those. Raises CircuitError for a name that is no edge of the model."""
+    listed = [list(cut) for cut in cuts]
+    mask = torch.zeros(len(listed), len(graph.sources), len(graph.readers), dtype=torch.bool)
+    for row, edges in enumerate(listed):
+        graph.require_edges(edges)
+        if edges:
+            places = torch.tensor([graph.places[edge] for edge in edges])
+            mask[row, places[:, 0], places[:, 1]] = True
+    return mask
+
+
+def kept_masks(graph: Graph, circuits: Iterable[Iterable[str]]) -> Cut:
+    """One row a circuit, given as the edges that it keeps: all other legal edges are cut."""
+    return legal_edges(graph) & ~cut_masks(graph, circuits)
+
+
+def legal_edges(graph: Graph) -> Bool[Tensor, "source reader"]:
+    """Where an edge matrix has an edge."""
+    legal = torch.zeros(len(graph.sources), len(graph.readers), dtype=torch.bool)
+    places = torch.tensor(list(graph.places.values()))
+    legal[places[:, 0], places[:, 1]] = True
+    return legal
+
+
+class EdgeRun:
+    """Rows of cut edges on the base run and donor of an ExactRun."""
+
+    def __init__(self, run: ExactRun, graph: Graph) -> None:
+        self.run, self.graph, self.weights = run, graph, run.weights
+        self.legal = legal_edges(graph)
+        self.layer_of_reader = torch.tensor([graph.node(r.split("<")[0]).layer for r in graph.readers])
+
+    def unpatched(self, readout: Readout) -> Outcome:
+        """One row: nothing cut."""
+        return self.run.unpatched(readout)
+
+    def measure(self, cut: Cut, readout: Readout) -> Outcome:
+        """Every row of `cut` on every prompt: [row, prompt]."""
+        order, parts = [], []
+        with torch.inference_mode():
+            for layer, rows in self._starts(cut):
+                order += rows
+                parts.append(self._rows(cut[rows], layer, readout))
+        return reordered(concatenate(parts, 0), (torch.tensor(order).argsort(),))
+
+    def _starts(self, cut: Cut) -> list[tuple[int, list[int]]]:
+        """Rows by the layer of their first cut; behind the logits where they have none."""
+        never = self.graph.n_layers + 1
+        firsts = torch.where(cut.any(1), self.layer_of_reader, never).amin(1).tolist()
+        groups: dict[int, list[int]] = {}
+        for row, layer in enumerate(firsts):
+            groups.setdefault(layer, []).append(row)
+        return sorted(groups.items())
+
+    def _rows(self, cut: Cut, layer: int, readout: Readout) -> Outcome:
+        if layer > self.graph.n_layers:
+            return reordered(self.unpatched(readout), (torch.zeros(len(cut), dtype=torch.long),))
+        held, each = self._prompt_bytes(cut, layer)
+        room = max(0, self.run.memory - self.run.footprint.held_bytes)
+        prompts_at_once = max(1, room // (held + each))
+
+        def of_prompts(part: slice) -> Outcome:
+            climb = _Climb(self, part, layer, cut)
+            n = len(range(len(readout.batch))[part])
+            some = Readout(
+                readout.batch.of_rows(range(len(readout.batch))[part]), readout.metric, readout.accuracy
+            )
+            rows = max(1, (room - n * held) // (n * each))
+            found = in_chunks(len(cut), rows, lambda r: some.of_residual(self.weights, climb.final(cut[r])))
+            return concatenate(found, 0)
+
+        return concatenate(in_chunks(len(readout.batch), prompts_at_once, of_prompts), 1)
+
+    def most_cut(self, cut: Cut) -> Bool[Tensor, "row reader"]:
+        """Where more is cut than kept."""
+        return 2 * cut.sum(1) > self.legal.sum(0)
+
+    def wanted(self, cut: Cut) -> Bool[Tensor, "source"]:
+        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
+        return cut.any(0).any(1) | self.most_cut(cut).any()
+
+    def _prompt_bytes(self, cut: Cut, layer: int) -> tuple[int, int]:
+        """What one prompt holds for all rows, and what one row takes beside: changes of sources, below `layer` and
+        above, and what readers read."""
+        footprint, wanted = self.run.footprint, self.wanted(cut)
+        stream = FLOAT * footprint.n_columns * self.weights.d_model
+        below = self._layer_of_sources() < layer
+        streams = 2 * self.graph.n_layers * bool(self.most_cut(cut).any())
+        inputs = 3 * min(int(cut.any(1).sum(1).max()), self.weights.n_heads)
+        row = footprint.rows_bytes(1, footprint.n_columns) // footprint.n_prompts
+        held = int((wanted & below).sum()) + streams + 1
+        return stream * held, stream * (int((wanted & ~below).sum()) + inputs) + row
+
+    def _layer_of_sources(self) -> Int[Tensor, "source"]:
+        return torch.tensor([self.graph.node(source).layer for source in self.graph.sources])
+
+
+class _Changes(NamedTuple):
+    """Donor minus own of some sources; a single row where all rows share them."""
+
+    sources: Int[Tensor, "source"]
+    written: Float[Tensor, "_ source prompt column d_model"]
+
+
+@dataclass
+class _Inputs:
+    """What readers with a cut read, of n_rows rows. pairs: (row, reader) of each."""
+
+    n_rows: int
+    pairs: list[tuple[int, int]]
+    read: Float[Tensor, "pair prompt column d_model"]
+
+    def rows_of(self, x: Tensor) -> Tensor:
+        """x with all its rows."""
+        return x.expand(self.n_rows, *x.shape[1:])
+
+    def by_reader(self) -> Iterator[tuple[int, list[int], Tensor]]:
+        """(reader, rows, what it reads there)."""
+        for reader in sorted({reader for _, reader in self.pairs}):
+            at = [i for i, (_, other) in enumerate(self.pairs) if other == reader]
+            yield reader, [self.pairs[i][0] for i in at], self.read[at]
+
+
+class _Climb:
+    """Some prompts of an EdgeRun, ready for rows whose first cut is in `layer`."""
+
+    def __init__(self, edges: EdgeRun, prompts: slice, layer: int, cut: Cut) -> None:
+        self.edges, self.run, self.graph, self.weights = edges, edges.run, edges.graph, edges.weights
+        self.prompts, self.layer = prompts, layer
+        self.base = edges.run.base.of_prompts(prompts)
+        self.device = edges.run.tokens.device
+        rotation, length = self.weights.rotation, self.run.length
+        self.rotation = rotation(length) if rotation else None
+        self.reader = {name: i for i, name in enumerate(self.graph.readers)}
+        self.source = {name: i for i, name in enumerate(self.graph.sources)}
+        self.below = list(self._changes_below(edges.wanted(cut)))
+
+    def _changes_below(self, wanted: Bool[Tensor, "source"]) -> Iterator[_Changes]:
+        """Of the sources below self.layer, the same for all rows."""
+        if wanted[0]:
+            yield _Changes(torch.tensor([0]), self._embedding_change()[None, None])
+        for depth in range(self.layer):
+            yield from self._changes(depth, self.base.z[depth][None], self.base.mlp(depth)[None], wanted)
+
+    def _embedding_change(self) -> Float[Tensor, "prompt column d_model"]:
+        own = self.base.before[0]
+        return (self._given_embedding() - own).expand_as(own)
+
+    def _given_embedding(self) -> Float[Tensor, "_ column d_model"]:
+        run = self.run
+        if run.donor.tokens is not None:
+            return self.weights.embed(run.donor.tokens[self.prompts])[:, run.first :]
+        columns = (run.first, run.length)
+        return run.donor.constant(Site("input", 0), columns, (self.weights.d_model,), self.device)[None]
+
+    @cached_property
+    def given_streams(self) -> dict[str, Float[Tensor, "_ column d_model"]]:
+        """What the donor's sources would write together, by who reads it: heads by the name of the first."""
+        stream, streams = self._given_embedding(), {}
+        columns = (self.run.first, self.run.length)
+        for depth, layer in enumerate(self.weights.layers):
+            between = stream + layer.out(self._given("z", depth, columns).flatten(2))
+            streams[f"a{depth}.h0"] = stream
+            streams[f"m{depth}"] = stream if self.weights.parallel else between
+            stream = between + self._given("mlp", depth, columns)
+        return streams | {LOGITS: stream}
+
+    def _changes(
+        self, depth: int, z: Tensor, wrote: Tensor, wanted: Bool[Tensor, "source"]
+    ) -> Iterator[_Changes]:
+        """Donor minus own of the sources of one layer that are cut anywhere, over the columns of `z` and `wrote`."""
+        first = self.source[f"a{depth}.h0"]
+        heads = wanted[first : first + self.graph.n_heads].nonzero()[:, 0]
+        if len(heads):
+            yield _Changes(first + heads, self._written(depth, z, heads.to(self.device)))
+        if wanted[first + self.graph.n_heads]:
+            columns = (self.run.length - wrote.shape[2], self.run.length)
+            change = self._given("mlp", depth, columns) - wrote
+            yield _Changes(torch.tensor([first + self.graph.n_heads]), change[:, None])
+
+    def _written(self, depth: int, z: Tensor, heads: Tensor) -> Float[Tensor, "_ head prompt column d_model"]:
+        out = self.weights.layers[depth].out.weight.view(self.weights.n_heads, self.weights.d_head, -1)[heads]
+        given = self._given("z", depth, (self.run.length - z.shape[2], self.run.length))
+        change = (given - z)[..., heads, :]
+        by_head = change.permute(3, 0, 1, 2, 4).flatten(1, 3).to(out.dtype) @ out
+        return by_head.float().view(len(heads), *change.shape[:3], -1).transpose(0, 1)
+
+    def _given(self, kind: str, depth: int, columns: tuple[int, int]) -> Tensor:
+        value = self.run.given(kind, depth, columns)
+        return value if len(value) == 1 else value[self.prompts]
+
+    def final(self, cut: Cut) -> Float[Tensor, "row prompt d_model"]:
+        """The residual stream that the logits read."""
+        wanted, changes = self.edges.wanted(cut), list(self.below)
+        x = self.base.residual(self.layer)[None]
+        for depth in range(self.layer, self.graph.n_layers):
+            x = self._layer(depth, x, cut, changes, wanted)
+        last = x[:, :, -1:]
+        return _substitute(last, self._inputs(cut, [LOGITS], last, changes))[:, :, 0].expand(len(cut), -1, -1)
+
+    def _layer(
+        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], wanted: Tensor
+    ) -> Float[Tensor, "_ prompt column d_model"]:
+        """The stream behind one layer; what its sources wrote is noted in `changes`."""
+        layer, last = self.weights.layers[depth], depth + 1 == self.graph.n_layers
+        n_queries = 1 if last else x.shape[2]
+        z = self._head_outputs(depth, x, cut, changes, n_queries)
+        x = x[:, :, -n_queries:]
+        between = x + layer.out(z.flatten(3))
+        new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), wanted & self._heads_alone))
+        read = x if self.weights.parallel else between
+        seen = changes if self.weights.parallel else [*changes, *new]
+        wrote = mlp(layer, _substitute(read, self._inputs(cut, [f"m{depth}"], read, seen)))
+        changes += [*new, *self._changes(depth, z, wrote, wanted & ~self._heads_alone)]
+        return between + wrote
+
+    @property
+    def _heads_alone(self) -> Bool[Tensor, "source"]:
+        return torch.tensor([name[0] == "a" for name in self.graph.sources])
+
+    def _head_outputs(
+        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], n_queries: int
+    ) -> Float[Tensor, "_ prompt query head d_head"]:
+        layer, names = self.weights.layers[depth], [f"a{depth}.h{h}" for h in range(self.graph.n_heads)]
+        leaders = names[:: self.graph.n_heads // self.graph.n_kv_heads]
+        inputs = {
+            kind: self._inputs(cut, [f"{name}<{kind}>" for name in of], x[:, :, -width:], changes)
+            for kind, of, width in (
+                ("q", names, n_queries),
+                ("k", leaders, x.shape[2]),
+                ("v", leaders, x.shape[2]),
+            )
+        }
+        if depth == self.layer and not any(part.pairs for part in inputs.values()):
+            return self.base.z[depth][None, :, -n_queries:]
+        at, first = Attention(self.weights, depth, self.rotation), self.run.first
+        flat = at.read(layer.attention_norm(x), x.shape[2] - n_queries)
+        ways = zip(flat, (layer.query, layer.key, layer.value), inputs.values(), strict=True)
+        q, k, v = (self._projected(depth, whole, way, part) for whole, way, part in ways)
+        n_rows = max(len(q), len(k), len(v))
+        q, k, v = (part.expand(n_rows, *part.shape[1:]) for part in (q, k, v))
+        q, k, v = at.turned(q, k, v, first, self.run.length - n_queries)
+        prefix = self.base.attention[depth].until(first) if first else None
+        return at.mix(at.pattern(q, k, prefix), v, prefix)
+
+    def _projected(self, depth: int, whole: Tensor, way: Affine, inputs: _Inputs) -> Tensor:
+        """q, k or v of all heads, those with an input of their own worked out from it."""
+        if not inputs.pairs:
+            return whole
+        whole, width = inputs.rows_of(whole).clone(), self.weights.d_head
+        for reader, rows, read in inputs.by_reader():
+            place = self._unit(reader) * width
+            units = slice(place, place + width)
+            some = Affine(way.weight[:, units], None if way.bias is None else way.bias[units])
+            whole[rows, ..., units] = some(self.weights.layers[depth].attention_norm(read))
+        return whole
+
+    def _unit(self, reader: int) -> int:
+        """Which head (of queries), or group (of keys and values), the reader is."""
+        name = self.graph.readers[reader]
+        head = self.graph.node(name.split("<")[0]).index
+        return head if name.endswith("<q>") else head // (self.graph.n_heads // self.graph.n_kv_heads)
+
+    def _inputs(self, cut: Cut, readers: list[str], x: Tensor, changes: list[_Changes]) -> _Inputs:
+        """What these readers read where they have a cut; x: the stream that they read else, in the last columns."""
+        places = torch.tensor([self.reader[name] for name in readers])
+        some = cut[:, :, places]
+        pairs = some.any(1).nonzero().tolist()
+        if not pairs:
+            return _Inputs(len(cut), [], torch.empty(0, 1, 1, 1))
+        rows, columns = (torch.tensor(index) for index in zip(*pairs, strict=True))
+        mostly = self.edges.most_cut(cut)[rows, places[columns]]
+        masks = some[rows, :, columns]
+        kept = self.edges.legal[:, places[columns]].T & ~masks
+        masks = torch.where(mostly[:, None], -kept.float(), masks.float()).to(self.device)
+        read = self._starts(x, readers[0], rows, mostly)
+        for change in changes:
+            read = read + _product(rows, masks[:, change.sources], change.written[..., -x.shape[2] :, :])
+        return _Inputs(len(cut), [(row, int(places[column])) for row, column in pairs], read)
+
+    def _starts(
+        self, x: Tensor, reader: str, rows: Int[Tensor, "pair"], mostly: Bool[Tensor, "pair"]
+    ) -> Float[Tensor, "pair prompt column d_model"]:
+        """The row's own stream, or the donor's where most is cut."""
+        own = x[rows] if len(x) > 1 else x.expand(len(rows), -1, -1, -1)
+        if not mostly.any():
+            return own
+        given = self.given_streams[reader.split("<")[0]][None, :, -x.shape[2] :]
+        return torch.where(mostly[:, None, None, None].to(self.device), given, own)
+
+
+def _substitute(x: Tensor, inputs: _Inputs) -> Tensor:
+    """The stream, with what rows with a cut read in their place."""
+    if not inputs.pairs:
+        return x
+    x = inputs.rows_of(x).clone()
+    x[[row for row, _ in inputs.pairs]] = inputs.read
+    return x
+
+
+def _product(
+    rows: Int[Tensor, "pair"],
+    masks: Float[Tensor, "pair source"],
+    written: Float[Tensor, "_ source prompt column d_model"],
+) -> Float[Tensor, "pair prompt column d_model"]:
+    """Each pair's sum of what its sources write."""
+    shape = written.shape[2:]
+    if len(written) == 1:
+        return (masks @ written[0].flatten(1)).view(-1, *shape)
+    parts = [masks[rows == row] @ written[row].flatten(1) for row in sorted(set(rows.tolist()))]
+    return torch.cat(parts).view(-1, *shape)
