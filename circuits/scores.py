@@ -26,6 +26,7 @@ class Scores:
     by_position: position label -> mean score of every component there; empty where not asked for.
     details: what the method has to say beside the scores, ready for JSON (controls, options, notes).
     links: (source, target) -> score of what flows between two nodes, where the method measures it.
+    edges: scores of every edge it measures, where it does; components are then edge names (circuits.graph).
     parts: scores of what is finer than a component, such as the inputs of heads; named as the method says.
     artifacts: file stem -> tensors by name, what the method learned and a run folder may keep as safetensors.
     """
@@ -39,6 +40,7 @@ class Scores:
     links: Mapping[tuple[str, str], float] = field(default_factory=dict)
     artifacts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     parts: Scores | None = None
+    edges: Scores | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] != len(self.components):
