@@ -12,24 +12,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.circuit import Circuit
+from circuits.edge_selection import greedy_order
+from circuits.engine.edges import EdgeRun, kept_masks
+from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError
 from circuits.graph import Graph
 from circuits.interventions import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.metrics import Metric
 from circuits.model import Model
-from circuits.patching import BaseRun, base_run
+from circuits.patching import base_run
 from circuits.progress import Progress, silent
 from circuits.readout import Outcome, Readout, in_prompt_order
+from circuits.scores import Scores
 from circuits.statistics import bootstrap_interval, bootstrap_ratio_interval
 
 Ablation = Literal["resample", "mean", "zero"]
+Granularity = Literal["node", "edge"]
 DonorMaker = Callable[[Batch], Donor]
 
 BAND_PROMPTS = 64
@@ -65,7 +71,7 @@ def ratio_estimate(
 
 @dataclass(frozen=True)
 class RandomBand:
-    """Faithfulness of random circuits with as many heads and MLPs, and how the circuit stands to them.
+    """Faithfulness of random circuits with as many heads and MLPs, or edges, and how the circuit stands to them.
 
     n_prompts: how many of the judged prompts they ran on; the circuit is compared with them on the same ones.
     """
@@ -97,13 +103,33 @@ class Verdict:
     random: RandomBand
 
 
-def _fresh_run(model: Model, batch: Batch, donors: DonorMaker) -> BaseRun:
+@runtime_checkable
+class Run(Protocol):
+    """Prompts that were run once, for rows of what is kept (nodes: BaseRun) or cut (edges: EdgeRun)."""
+
+    def measure(self, mask: Bool[Tensor, "..."], readout: Readout, /) -> Outcome:
+        """Every row of `mask`."""
+
+
+Runs = Callable[[Model, Batch, DonorMaker], Run]
+
+
+def _node_run(model: Model, batch: Batch, donors: DonorMaker) -> Run:
     return base_run(model, batch.clean, donors(batch))
+
+
+def _edge_run(model: Model, batch: Batch, donors: DonorMaker) -> Run:
+    run = base_run(model, batch.clean, donors(batch))
+    assert isinstance(run, ExactRun), "edges need the engine, see require_engine"
+    return EdgeRun(run, model.graph)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Prompts to judge on, under one ablation. played: the components that a circuit may leave out."""
+    """Prompts to judge on, under one ablation. played: the components, or the edges, that a circuit may leave out.
+
+    granularity: what circuits consist of. For edges `runs` are those of edges, see edge_bench.
+    """
 
     model: Model
     batches: tuple[Batch, ...]
@@ -111,7 +137,16 @@ class Bench:
     ablation: Ablation
     played: tuple[str, ...]
     donors: DonorMaker
-    runs: Callable[[Model, Batch, DonorMaker], BaseRun] = _fresh_run
+    granularity: Granularity = "node"
+    runs: Runs = _node_run
+
+    def masks(self, circuits: Sequence[Iterable[str]]) -> Bool[Tensor, "..."]:
+        """A row a circuit, as runs understand it."""
+        graph = self.model.graph
+        if self.granularity == "edge":
+            return kept_masks(graph, circuits)
+        free = set(graph.components) - set(self.played)
+        return keep_masks(graph, ({*circuit, *free} for circuit in circuits))
 
     def outcome(
         self, circuits: Sequence[Iterable[str]], progress: Progress = silent, *, accuracy: bool = False
@@ -120,12 +155,10 @@ class Bench:
 
         accuracy: whether to ask which prompts are answered correctly, which takes the whole vocabulary.
         """
-        free = set(self.model.graph.components) - set(self.played)
-        keep = keep_masks(self.model.graph, ({*circuit, *free} for circuit in circuits))
-        parts = []
+        masks, parts = self.masks(circuits), []
         for n, batch in enumerate(self.batches):
             run = self.runs(self.model, batch, self.donors)
-            parts.append(run.measure(keep, Readout(batch, self.metric, accuracy)))
+            parts.append(run.measure(masks, Readout(batch, self.metric, accuracy)))
             progress(f"judging, {self.ablation} ablation", n + 1, len(self.batches))
         return in_prompt_order(self.batches, parts)
 
@@ -136,11 +169,11 @@ class Bench:
 
     def remembering(self) -> Bench:
         """The same bench, keeping its base runs: for circuits that are asked about one after another."""
-        known: dict[tuple[int, ...], BaseRun] = {}
+        known: dict[tuple[int, ...], Run] = {}
 
-        def runs(model: Model, batch: Batch, donors: DonorMaker) -> BaseRun:
+        def runs(model: Model, batch: Batch, donors: DonorMaker) -> Run:
             if batch.index not in known:
-                known[batch.index] = _fresh_run(model, batch, donors)
+                known[batch.index] = self.runs(model, batch, donors)
             return known[batch.index]
 
         return replace(self, runs=runs)
@@ -167,6 +200,11 @@ def _require_scale(ablation: str, nothing: float, everything: float) -> None:
         )
 
 
+def edge_bench(at: Bench) -> Bench:
+    """The same bench for circuits of edges, all of which may be left out."""
+    return replace(at, played=tuple(at.model.graph.places), granularity="edge", runs=_edge_run)
+
+
 def donor_maker(model: Model, ablation: Ablation, means_from: tuple[Batch, ...]) -> DonorMaker:
     """What replaces outputs under `ablation`; means are taken once, over `means_from` (the discovery prompts)."""
     if ablation == "resample":
@@ -191,8 +229,8 @@ def bench(
 def judge(
     at: Bench, circuit: Circuit, *, seed: int, n_random: int = 25, progress: Progress = silent
 ) -> Verdict:
-    """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs."""
-    outcome = at.outcome([circuit.nodes], accuracy=True)
+    """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs, or edges."""
+    outcome = at.outcome([circuit.kept], accuracy=True)
     nothing, everything = at.ends.metric.double().numpy()
     _require_scale(at.ablation, nothing.mean(), everything.mean())
     inside = outcome.metric[0].double().numpy()
@@ -210,8 +248,9 @@ def judge(
 
 
 def _band(at: Bench, circuit: Circuit, n: int, seed: int, progress: Progress) -> RandomBand:
-    chance = random_circuits(at.model.graph, at.played, circuit, n, seed)
-    values = at.faithfulness([circuit.nodes, *chance], progress)
+    drawn = random_edge_circuits if at.granularity == "edge" else random_circuits
+    chance = drawn(at.model.graph, at.played, circuit, n, seed)
+    values = at.faithfulness([circuit.kept, *chance], progress)
     low, median, high = np.quantile(values[1:], [0.025, 0.5, 0.975])
     p = (1 + int((values[1:] >= values[0]).sum())) / (1 + n)
     n_prompts = sum(len(batch) for batch in at.batches)
@@ -233,6 +272,18 @@ def random_circuits(
         )
         for _ in range(n)
     ]
+
+
+def random_edge_circuits(
+    graph: Graph, played: Sequence[str], circuit: Circuit, n: int, seed: int
+) -> list[tuple[str, ...]]:
+    """n random circuits of as many edges as `circuit` has, grown from the logits by random scores.
+
+    Edges drawn anywhere would mostly hang in the air; these are connected as a method's own are.
+    """
+    rng = np.random.default_rng([seed, 0xED6E])
+    draws = (Scores("random", tuple(played), rng.normal(size=(1, len(played)))) for _ in range(n))
+    return [greedy_order(graph, draw)[: len(circuit.kept)] for draw in draws]
 
 
 @dataclass(frozen=True)
@@ -274,9 +325,10 @@ def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: 
 
 def six_things(verdict: Verdict, played: Sequence[str], graph: Graph, prompts: str) -> Mapping[str, str]:
     """What makes a faithfulness comparable with another (Miller et al. 2024): all six, in words."""
-    heads_only = not any(c[0] == "m" for c in played)
+    edges = any("->" in c for c in played)
+    heads_only = not edges and not any(c[0] == "m" for c in played)
     return {
-        "granularity": "node",
+        "granularity": "edge (q, k and v inputs apart)" if edges else "node",
         "component set": "attention heads (all MLPs kept)" if heads_only else "attention heads and MLPs",
         "ablation": verdict.ablation,
         "token positions": "all",

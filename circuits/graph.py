@@ -124,6 +124,15 @@ class Graph:
         )
         return (*chain.from_iterable(by_layer), LOGITS)
 
+    def served(self, reader: str) -> tuple[str, ...]:
+        """The nodes that read there: one, but all heads of a group at its k and v."""
+        name, _, kind = reader.partition("<")
+        if kind[:1] not in ("k", "v"):
+            return (name,)
+        first = self.node(name)
+        group = range(first.index, first.index + self.n_heads // self.n_kv_heads)
+        return tuple(f"a{first.layer}.h{head}" for head in group)
+
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
         """Every legal edge -> its row and column in an edge matrix [source, reader], in the order of `edges`."""
