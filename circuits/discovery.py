@@ -18,7 +18,17 @@ import numpy as np
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import PromptError
-from circuits.evaluation import Ablation, Baseline, Bench, Verdict, baseline, donor_maker, judge
+from circuits.evaluation import (
+    Ablation,
+    Baseline,
+    Bench,
+    Granularity,
+    Verdict,
+    baseline,
+    donor_maker,
+    edge_bench,
+    judge,
+)
 from circuits.graph import Graph
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import metric_named
@@ -97,6 +107,11 @@ class Finding:
     def circuit(self) -> Circuit:
         return self.choice.circuit
 
+    @property
+    def ranked(self) -> Scores:
+        """Scores of what the circuit was chosen from: edges where the method scores them, else components."""
+        return self.scores.edges or self.scores
+
 
 @dataclass(frozen=True)
 class Discovery:
@@ -137,18 +152,19 @@ def discover(
     donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
 
     @cache  # methods that score the same components share a bench, and with it both ends of its scale
-    def at(batches: str, ablation: Ablation, played: tuple[str, ...]) -> Bench:
+    def at(batches: str, ablation: Ablation, played: tuple[str, ...], granularity: Granularity) -> Bench:
         where = judged_on if batches == "judged" else found_on
-        return Bench(model, where, metric, ablation, played, donors[ablation])
+        bench = Bench(model, where, metric, ablation, played, donors[ablation])
+        return edge_bench(bench, played) if granularity == "edge" else bench
 
     findings = []
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(at("discovery", "resample", scores.components), scores, plan, progress)
+        choice = _choose(at("discovery", "resample", *_played(scores)), scores, plan, progress)
         verdicts = tuple(
             judge(
-                at("judged", ablation, scores.components),
+                at("judged", ablation, *_played(scores)),
                 choice.circuit,
                 seed=plan.seed,
                 n_random=plan.n_random,
@@ -172,6 +188,11 @@ def discover(
         overlaps,
         rounding(model, found_on[0], metric),
     )
+
+
+def _played(scores: Scores) -> tuple[tuple[str, ...], Granularity]:
+    """What a circuit may leave out: what was scored."""
+    return (scores.components, "node") if scores.edges is None else (scores.edges.components, "edge")
 
 
 def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
@@ -227,6 +248,7 @@ def _choose(bench: Bench, scores: Scores, plan: Plan, progress: Progress) -> Cho
     return select(
         scores,
         plan.selection,
+        graph=bench.model.graph,
         seed=plan.seed,
         faithfulness=lambda circuits: at.faithfulness(circuits).tolist(),
         progress=progress,

@@ -160,7 +160,7 @@ def top_components(
     unit: str = "score",
     intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """The components with the largest scores, with 95% intervals and whether the circuit keeps them.
+    """The components, or edges, with the largest scores, with 95% intervals and whether the circuit keeps them.
 
     intervals: component -> (low, high), from a bootstrap say; by default 1.96 standard errors either way.
     """
@@ -173,7 +173,13 @@ def top_components(
         low, high = known.get(name, (value - reach, value + reach))
         member = "" if circuit is None else "yes" if name in circuit else "no"
         rows.append((rank, name, _signed(value), f"{_signed(low)} to {_signed(high)}", member))
-    columns = ("rank", "component", unit, "95% interval", "in circuit")
+    columns = (
+        "rank",
+        "edge" if any("->" in name for name in scores.components) else "component",
+        unit,
+        "95% interval",
+        "in circuit",
+    )
     width = None if circuit is not None else 4
     table(columns[:width], [row[:width] for row in rows], title=scores.method, numeric=columns[:4:2])
 

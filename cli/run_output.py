@@ -102,6 +102,7 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
                 "method": finding.scores.method,
                 "nodes": list(finding.circuit.nodes),
                 "components": len(finding.scores.components),
+                **({} if finding.circuit.edges is None else {"edges": list(finding.circuit.edges)}),
                 "reached": finding.choice.reached,
                 "verdicts": [asdict(verdict) for verdict in finding.verdicts],
                 "references": [asdict(known) for known in finding.matches],

@@ -18,7 +18,7 @@ def show_discovery(found: Discovery, folder: Path) -> None:
     first = found.findings[0]
     heatmap(found.graph, first.scores, first.circuit, unit=unit(first.scores))
     say("")
-    top_components(first.scores, first.circuit, unit=unit(first.scores))
+    top_components(first.ranked, first.circuit, unit=unit(first.scores))
     say("")
     if found.rounding is not None:
         (warning if found.rounding.matters else say)(rounding_words(found))

@@ -81,13 +81,24 @@ def chance_words(verdict: Verdict) -> str:
 def finding_words(finding: Finding) -> str:
     """One sentence a method: what was kept, and how faithful it is to judged prompts."""
     verdict = finding.verdicts[0]
-    total = len(finding.scores.components)
-    what = "components" if any(c[0] == "m" for c in finding.scores.components) else "heads"
     return (
-        f"{finding.scores.method} keeps {len(finding.circuit)} of {total} {what} "
-        f"({len(finding.circuit) / total:.0%}){_pruned_from(finding)}; faithfulness {estimate(verdict.faithfulness)} "
-        f"({verdict.ablation} ablation), {chance_words(verdict)}."
+        f"{finding.scores.method} keeps {kept_words(finding)} ({_share(finding):.0%}){_pruned_from(finding)}; "
+        f"faithfulness {estimate(verdict.faithfulness)} ({verdict.ablation} ablation), {chance_words(verdict)}."
     )
+
+
+def kept_words(finding: Finding) -> str:
+    """11 of 36 components; 7 of 32 heads; 210 of 1,837 edges between 20 of 36 components."""
+    circuit, scores = finding.circuit, finding.scores
+    what = "components" if any(c[0] == "m" for c in scores.components) else "heads"
+    nodes = f"{len(circuit)} of {len(scores.components)} {what}"
+    if circuit.edges is None:
+        return nodes
+    return f"{len(circuit.edges):,} of {len(finding.ranked.components):,} edges between {nodes}"
+
+
+def _share(finding: Finding) -> float:
+    return len(finding.circuit.kept) / len(finding.ranked.components)
 
 
 def _pruned_from(finding: Finding) -> str:
