@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
@@ -53,6 +55,7 @@ class Plan:
 
     references: name -> heads of a known circuit, to state how well each method finds it.
     direct_references: name -> those that write to the logits, which is all that a direct method can see.
+    edge_references: name -> edges of a known circuit, for methods that score edges.
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
     """
 
@@ -64,6 +67,7 @@ class Plan:
     n_random: int = 25
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     memory: int | None = None
 
 
@@ -77,9 +81,9 @@ class Halves:
 
 @dataclass(frozen=True)
 class Match:
-    """A method's scores and circuit against a known circuit, heads only.
+    """A method's scores and circuit against a known circuit: its heads, or its edges (see `of`).
 
-    auroc: of the size of the scores; None where the reference holds no head of the model, or all of them.
+    auroc: of the size of the scores; None where the reference holds none of the model's, or all of them.
     f1: of precision and recall of the chosen circuit. balanced_harmonic_score: of its sensitivity and
     specificity, which the code of O'Neill & Bui 2024 calls F1.
     """
@@ -90,6 +94,7 @@ class Match:
     recall: float
     f1: float
     balanced_harmonic_score: float
+    of: Literal["heads", "edges"] = "heads"
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,7 @@ def discover(
             )
             for ablation in ABLATIONS
         )
-        known = {**plan.references, **(plan.direct_references if method.direct else {})}
-        matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
+        matches = tuple(_matches(method, scores, choice.circuit, plan))
         findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
@@ -210,18 +214,44 @@ def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
     return pairwise_overlaps(named)[0]
 
 
+def _matches(method: Method, scores: Scores, circuit: Circuit, plan: Plan) -> Iterator[Match]:
+    known = {**plan.references, **(plan.direct_references if method.direct else {})}
+    for reference in known.items():
+        yield match(scores, circuit, *reference)
+    if scores.edges is not None:
+        for reference in plan.edge_references.items():
+            yield match_edges(scores.edges, circuit, *reference)
+
+
 def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
     """How well `scores` rank, and `circuit` holds, the heads that are `known`."""
     heads = [c for c in scores.components if c[0] == "a"]
-    inside = known & set(heads)
     sizes = np.abs([scores.of(head) for head in heads])
+    return _match(heads, sizes, circuit.heads, reference, known, "heads")
+
+
+def match_edges(edges: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
+    """The same of edges."""
+    return _match(edges.components, np.abs(edges.values), circuit.kept, reference, known, "edges")
+
+
+def _match(
+    names: Sequence[str],
+    sizes: Float[np.ndarray, "name"],
+    kept: Sequence[str],
+    reference: str,
+    known: frozenset[str],
+    of: Literal["heads", "edges"],
+) -> Match:
+    inside = known & set(names)
     return Match(
         reference=reference,
-        auroc=auroc(sizes, np.array([head in inside for head in heads])),
-        precision=precision(circuit.heads, inside),
-        recall=true_positive_rate(circuit.heads, inside),
-        f1=f1(circuit.heads, inside),
-        balanced_harmonic_score=balanced_harmonic_score(circuit.heads, inside, heads),
+        auroc=auroc(sizes, np.array([name in inside for name in names])),
+        precision=precision(kept, inside),
+        recall=true_positive_rate(kept, inside),
+        f1=f1(kept, inside),
+        balanced_harmonic_score=balanced_harmonic_score(kept, inside, names),
+        of=of,
     )
 
 

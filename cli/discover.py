@@ -184,6 +184,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
         options["batch_size"],
         references=drawn.references,
         direct_references=drawn.direct_references,
+        edge_references=drawn.edge_references,
         memory=memory,
     )
     return Ready(model, drawn, plan, folder)

@@ -108,10 +108,10 @@ def _pruned_from(finding: Finding) -> str:
 
 
 def reference_words(finding: Finding) -> list[str]:
-    """A sentence for each known circuit: how well the scores rank its heads, and the circuit holds them."""
+    """A sentence for each known circuit: how well the scores rank its heads or edges, and the circuit holds them."""
     return [
-        f"{match.reference}: AUROC {'undefined' if match.auroc is None else f'{match.auroc:.2f}'} over heads; "
-        f"precision {match.precision:.2f}, recall {match.recall:.2f}, F1 {match.f1:.2f} of the circuit's heads."
+        f"{match.reference}: AUROC {'undefined' if match.auroc is None else f'{match.auroc:.2f}'} over {match.of}; "
+        f"precision {match.precision:.2f}, recall {match.recall:.2f}, F1 {match.f1:.2f} of the circuit's {match.of}."
         for match in finding.matches
     ]
 
