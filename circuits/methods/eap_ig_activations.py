@@ -5,9 +5,10 @@ from corrupt to clean while all else is computed anew, and an edge that leaves t
 its reader sees on that way. What lies below the group is not run again.
 
 **Which points, which gradients.** The published points are `right`: corrupt + k/m (clean - corrupt), k = 1 ... m;
-with one step that is EAP. The library gives every edge the gradients that its reader has while any group moves, its own
-and those above it too, and divides by the number of groups; here an edge gets those of its own source's way alone, as
-the integral asks for: over the out-edges of an MLP they sum to its exact effect. Numbers are not the library's.
+with one step that is EAP. The library gives every edge the gradients that its reader has while any group moves,
+its own and those above it too, and divides by the number of groups; here an edge gets those of its own source's way
+alone, as the integral asks for: over the out-edges of an MLP they sum to its exact effect. So numbers are not the
+library's.
 Source: Hanna et al. 2024 (arXiv 2403.17806), after Marks et al. 2024 (arXiv 2403.19647); hannamw/EAP-IG.
 Cost: two forward passes, and for each step and layer two there and back through the layers above: about
 steps x (layers + 1) of whole ones.
