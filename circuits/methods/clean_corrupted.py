@@ -32,4 +32,5 @@ METHOD = Method(
     paper="Hanna et al. 2024, arXiv 2403.17806",
     options=CleanCorruptedOptions,
     score=score,
+    granularity="edge",
 )

@@ -31,4 +31,5 @@ METHOD = Method(
     paper="Syed et al. 2023, arXiv 2310.10348",
     options=ReplacementOptions,
     score=score,
+    granularity="edge",
 )

@@ -50,4 +50,5 @@ METHOD = Method(
     paper="Hanna et al. 2024, arXiv 2403.17806",
     options=OutputPathOptions,
     score=score,
+    granularity="edge",
 )

@@ -47,4 +47,5 @@ METHOD = Method(
     paper="Hanna et al. 2024, arXiv 2403.17806",
     options=InputPathOptions,
     score=score,
+    granularity="edge",
 )

@@ -48,4 +48,5 @@ METHOD = Method(
     paper="Ferrando & Voita 2024, arXiv 2403.00824",
     options=FlowOptions,
     score=score,
+    granularity="edge",
 )

@@ -41,5 +41,6 @@ METHOD = Method(
     paper="Mueller et al. 2025, MIB, arXiv 2504.13151",
     options=RandomOptions,
     score=score,
+    granularity="edge",
     work=work,
 )

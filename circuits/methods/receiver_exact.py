@@ -52,4 +52,5 @@ METHOD = Method(
     paper="after Kramár et al. 2024, AtP*, arXiv 2403.00745",
     options=ReplacementOptions,
     score=score,
+    granularity="edge",
 )

@@ -37,4 +37,5 @@ METHOD = Method(
     paper="Rezaei Jafari et al. 2025, RelP, arXiv 2508.21258",
     options=RelevanceEdgeOptions,
     score=score,
+    granularity="edge",
 )
