@@ -119,8 +119,10 @@ def _workload(
     model: Model, problem: Problem, plan: Plan, method: Method, options: Options
 ) -> Workload | None:
     ahead = method.work(model, problem, options)
-    if ahead and method.granularity == "edge":
-        check(plan.selection, method.name, len(model.graph.places), ahead.unit, "edges")
+    if method.granularity == "edge":
+        check(
+            plan.selection, method.name, len(model.graph.places), ahead.unit if ahead else "prompt", "edges"
+        )
     elif ahead:
         check(plan.selection, method.name, len(ahead.components), ahead.unit)
     return ahead
