@@ -24,7 +24,7 @@ from torch import Tensor
 from circuits.engine.exact import ExactRun
 from circuits.engine.forward import Attention, mlp
 from circuits.engine.weights import Affine
-from circuits.graph import LOGITS, Graph
+from circuits.graph import LOGITS, Graph, Node
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
@@ -38,12 +38,11 @@ FLOAT = 4
 def cut_masks(graph: Graph, cuts: Iterable[Iterable[str]]) -> Cut:
     """One row a set of edge names: True at those. Raises CircuitError for a name that is no edge of the model."""
     listed = [list(cut) for cut in cuts]
+    graph.require_edges(edge for edges in listed for edge in edges)
     mask = torch.zeros(len(listed), len(graph.sources), len(graph.readers), dtype=torch.bool)
-    for row, edges in enumerate(listed):
-        graph.require_edges(edges)
-        if edges:
-            places = torch.tensor([graph.places[edge] for edge in edges])
-            mask[row, places[:, 0], places[:, 1]] = True
+    at = [(row, *graph.places[edge]) for row, edges in enumerate(listed) for edge in edges]
+    if at:
+        mask[tuple(torch.tensor(at).T)] = True
     return mask
 
 
@@ -66,7 +65,8 @@ class EdgeRun:
     def __init__(self, run: ExactRun, graph: Graph) -> None:
         self.run, self.graph, self.weights = run, graph, run.weights
         self.legal = legal_edges(graph)
-        self.layer_of_reader = torch.tensor([graph.node(r.split("<")[0]).layer for r in graph.readers])
+        # Attention of layer n is stage 2n and its MLP 2n + 1: a row that enters at an MLP keeps the heads beside it.
+        self.stage_of_reader = torch.tensor([_stage(graph.node(r.split("<")[0])) for r in graph.readers])
 
     def unpatched(self, readout: Readout) -> Outcome:
         """One row: nothing cut."""
@@ -76,61 +76,87 @@ class EdgeRun:
         """Every row of `cut` on every prompt: [row, prompt]."""
         order, parts = [], []
         with torch.inference_mode():
-            for layer, rows in self._starts(cut):
+            for stage, rows in self._starts(cut):
                 order += rows
-                parts.append(self._rows(cut[rows], layer, readout))
+                parts.append(self._rows(cut[rows], stage // 2, readout))
         return reordered(concatenate(parts, 0), (torch.tensor(order).argsort(),))
 
     def _starts(self, cut: Cut) -> list[tuple[int, list[int]]]:
-        """Rows by the layer of their first cut; behind the logits where they have none."""
-        never = self.graph.n_layers + 1
-        firsts = torch.where(cut.any(1), self.layer_of_reader, never).amin(1).tolist()
+        """Rows by the stage of their first cut; behind the logits where they have none."""
+        never = 2 * self.graph.n_layers + 2
+        firsts = torch.where(cut.any(1), self.stage_of_reader, never).amin(1).tolist()
         groups: dict[int, list[int]] = {}
-        for row, layer in enumerate(firsts):
-            groups.setdefault(layer, []).append(row)
+        for row, stage in enumerate(firsts):
+            groups.setdefault(stage, []).append(row)
         return sorted(groups.items())
 
     def _rows(self, cut: Cut, layer: int, readout: Readout) -> Outcome:
         if layer > self.graph.n_layers:
             return reordered(self.unpatched(readout), (torch.zeros(len(cut), dtype=torch.long),))
-        held, each = self._prompt_bytes(cut, layer)
-        room = max(0, self.run.memory - self.run.footprint.held_bytes)
+        rows = _Rows(self, cut)
+        held, each = self._prompt_bytes(rows, layer)
+        run = self.run
+        room = max(0, run.footprint.room(run.memory, run.tokens.device) - run.footprint.held_bytes)
         prompts_at_once = max(1, room // (held + each))
 
         def of_prompts(part: slice) -> Outcome:
-            climb = _Climb(self, part, layer, cut)
+            climb = _Climb(self, part, layer, rows.wanted)
             n = len(range(len(readout.batch))[part])
             some = Readout(
                 readout.batch.of_rows(range(len(readout.batch))[part]), readout.metric, readout.accuracy
             )
-            rows = max(1, (room - n * held) // (n * each))
-            found = in_chunks(len(cut), rows, lambda r: some.of_residual(self.weights, climb.final(cut[r])))
-            return concatenate(found, 0)
+            at_once = max(1, (room - n * held) // (n * each))
+
+            def work(chunk: slice) -> Outcome:
+                return some.of_residual(self.weights, climb.final(_Rows(self, cut[chunk])))
+
+            return concatenate(in_chunks(len(cut), at_once, work), 0)
 
         return concatenate(in_chunks(len(readout.batch), prompts_at_once, of_prompts), 1)
 
-    def most_cut(self, cut: Cut) -> Bool[Tensor, "row reader"]:
-        """Where more is cut than kept."""
-        return 2 * cut.sum(1) > self.legal.sum(0)
-
-    def wanted(self, cut: Cut) -> Bool[Tensor, "source"]:
-        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
-        return cut.any(0).any(1) | self.most_cut(cut).any()
-
-    def _prompt_bytes(self, cut: Cut, layer: int) -> tuple[int, int]:
+    def _prompt_bytes(self, rows: _Rows, layer: int) -> tuple[int, int]:
         """What one prompt holds for all rows, and what one row takes beside: changes of sources, below `layer` and
         above, and what readers read."""
-        footprint, wanted = self.run.footprint, self.wanted(cut)
+        footprint, wanted = self.run.footprint, rows.wanted
         stream = FLOAT * footprint.n_columns * self.weights.d_model
         below = self._layer_of_sources() < layer
-        streams = 2 * self.graph.n_layers * bool(self.most_cut(cut).any())
-        inputs = 3 * min(int(cut.any(1).sum(1).max()), self.weights.n_heads)
+        streams = 2 * self.graph.n_layers * bool(rows.mostly.any())
+        inputs = 3 * min(int(rows.touched.sum(1).max()), self.weights.n_heads)
         row = footprint.rows_bytes(1, footprint.n_columns) // footprint.n_prompts
         held = int((wanted & below).sum()) + streams + 1
         return stream * held, stream * (int((wanted & ~below).sum()) + inputs) + row
 
     def _layer_of_sources(self) -> Int[Tensor, "source"]:
         return torch.tensor([self.graph.node(source).layer for source in self.graph.sources])
+
+
+def _stage(node: Node) -> int:
+    return 2 * node.layer + (node.kind == "mlp")
+
+
+class _Rows:
+    """Rows of cuts, and what is asked of them at every layer."""
+
+    def __init__(self, edges: EdgeRun, cut: Cut) -> None:
+        self.cut, self.legal = cut, edges.legal
+
+    def __len__(self) -> int:
+        return len(self.cut)
+
+    @cached_property
+    def touched(self) -> Bool[Tensor, "row reader"]:
+        """Where anything is cut."""
+        return self.cut.any(1)
+
+    @cached_property
+    def mostly(self) -> Bool[Tensor, "row reader"]:
+        """Where more is cut than kept."""
+        return 2 * self.cut.sum(1, dtype=torch.int32) > self.legal.sum(0)
+
+    @cached_property
+    def wanted(self) -> Bool[Tensor, "source"]:
+        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
+        return self.cut.any(0).any(1) | self.mostly.any()
 
 
 class _Changes(NamedTuple):
@@ -162,7 +188,7 @@ class _Inputs:
 class _Climb:
     """Some prompts of an EdgeRun, ready for rows whose first cut is in `layer`."""
 
-    def __init__(self, edges: EdgeRun, prompts: slice, layer: int, cut: Cut) -> None:
+    def __init__(self, edges: EdgeRun, prompts: slice, layer: int, wanted: Bool[Tensor, "source"]) -> None:
         self.edges, self.run, self.graph, self.weights = edges, edges.run, edges.graph, edges.weights
         self.prompts, self.layer = prompts, layer
         self.base = edges.run.base.of_prompts(prompts)
@@ -171,7 +197,7 @@ class _Climb:
         self.rotation = rotation(length) if rotation else None
         self.reader = {name: i for i, name in enumerate(self.graph.readers)}
         self.source = {name: i for i, name in enumerate(self.graph.sources)}
-        self.below = list(self._changes_below(edges.wanted(cut)))
+        self.below = list(self._changes_below(wanted))
 
     def _changes_below(self, wanted: Bool[Tensor, "source"]) -> Iterator[_Changes]:
         """Of the sources below self.layer, the same for all rows."""
@@ -227,29 +253,31 @@ class _Climb:
         value = self.run.given(kind, depth, columns)
         return value if len(value) == 1 else value[self.prompts]
 
-    def final(self, cut: Cut) -> Float[Tensor, "row prompt d_model"]:
+    def final(self, rows: _Rows) -> Float[Tensor, "row prompt d_model"]:
         """The residual stream that the logits read."""
-        wanted, changes = self.edges.wanted(cut), list(self.below)
+        changes = list(self.below)
         x = self.base.residual(self.layer)[None]
         for depth in range(self.layer, self.graph.n_layers):
-            x = self._layer(depth, x, cut, changes, wanted)
+            x = self._layer(depth, x, rows, changes)
         last = x[:, :, -1:]
-        return _substitute(last, self._inputs(cut, [LOGITS], last, changes))[:, :, 0].expand(len(cut), -1, -1)
+        return _substitute(last, self._inputs(rows, [LOGITS], last, changes))[:, :, 0].expand(
+            len(rows), -1, -1
+        )
 
     def _layer(
-        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], wanted: Tensor
+        self, depth: int, x: Tensor, rows: _Rows, changes: list[_Changes]
     ) -> Float[Tensor, "_ prompt column d_model"]:
         """The stream behind one layer; what its sources wrote is noted in `changes`."""
         layer, last = self.weights.layers[depth], depth + 1 == self.graph.n_layers
         n_queries = 1 if last else x.shape[2]
-        z = self._head_outputs(depth, x, cut, changes, n_queries)
+        z = self._head_outputs(depth, x, rows, changes, n_queries)
         x = x[:, :, -n_queries:]
         between = x + layer.out(z.flatten(3))
-        new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), wanted & self._heads_alone))
+        new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), rows.wanted & self._heads_alone))
         read = x if self.weights.parallel else between
         seen = changes if self.weights.parallel else [*changes, *new]
-        wrote = mlp(layer, _substitute(read, self._inputs(cut, [f"m{depth}"], read, seen)))
-        changes += [*new, *self._changes(depth, z, wrote, wanted & ~self._heads_alone)]
+        wrote = mlp(layer, _substitute(read, self._inputs(rows, [f"m{depth}"], read, seen)))
+        changes += [*new, *self._changes(depth, z, wrote, rows.wanted & ~self._heads_alone)]
         return between + wrote
 
     @property
@@ -257,12 +285,12 @@ class _Climb:
         return torch.tensor([name[0] == "a" for name in self.graph.sources])
 
     def _head_outputs(
-        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], n_queries: int
+        self, depth: int, x: Tensor, rows: _Rows, changes: list[_Changes], n_queries: int
     ) -> Float[Tensor, "_ prompt query head d_head"]:
         layer, names = self.weights.layers[depth], [f"a{depth}.h{h}" for h in range(self.graph.n_heads)]
         leaders = names[:: self.graph.n_heads // self.graph.n_kv_heads]
         inputs = {
-            kind: self._inputs(cut, [f"{name}<{kind}>" for name in of], x[:, :, -width:], changes)
+            kind: self._inputs(rows, [f"{name}<{kind}>" for name in of], x[:, :, -width:], changes)
             for kind, of, width in (
                 ("q", names, n_queries),
                 ("k", leaders, x.shape[2]),
@@ -299,22 +327,21 @@ class _Climb:
         head = self.graph.node(name.split("<")[0]).index
         return head if name.endswith("<q>") else head // (self.graph.n_heads // self.graph.n_kv_heads)
 
-    def _inputs(self, cut: Cut, readers: list[str], x: Tensor, changes: list[_Changes]) -> _Inputs:
+    def _inputs(self, some: _Rows, readers: list[str], x: Tensor, changes: list[_Changes]) -> _Inputs:
         """What these readers read where they have a cut; x: the stream that they read else, in the last columns."""
         places = torch.tensor([self.reader[name] for name in readers])
-        some = cut[:, :, places]
-        pairs = some.any(1).nonzero().tolist()
-        if not pairs:
-            return _Inputs(len(cut), [], torch.empty(0, 1, 1, 1))
-        rows, columns = (torch.tensor(index) for index in zip(*pairs, strict=True))
-        mostly = self.edges.most_cut(cut)[rows, places[columns]]
-        masks = some[rows, :, columns]
-        kept = self.edges.legal[:, places[columns]].T & ~masks
-        masks = torch.where(mostly[:, None], -kept.float(), masks.float()).to(self.device)
+        pairs = some.touched[:, places].nonzero()
+        if not len(pairs):
+            return _Inputs(len(some), [], torch.empty(0, 1, 1, 1))
+        rows, columns = pairs[:, 0], places[pairs[:, 1]]
+        masks, mostly = some.cut[rows, :, columns], some.mostly[rows, columns]
+        kept = self.edges.legal[:, columns].T & ~masks
+        weights = torch.where(mostly[:, None], -kept.float(), masks.float())
         read = self._starts(x, readers[0], rows, mostly)
         for change in changes:
-            read = read + _product(rows, masks[:, change.sources], change.written[..., -x.shape[2] :, :])
-        return _Inputs(len(cut), [(row, int(places[column])) for row, column in pairs], read)
+            if (mine := weights[:, change.sources]).any():
+                read = read + _product(rows, mine.to(self.device), change.written[..., -x.shape[2] :, :])
+        return _Inputs(len(some), list(zip(rows.tolist(), columns.tolist(), strict=True)), read)
 
     def _starts(
         self, x: Tensor, reader: str, rows: Int[Tensor, "pair"], mostly: Bool[Tensor, "pair"]
