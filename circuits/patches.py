@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -26,27 +26,30 @@ from circuits.scores import Scores
 from circuits.work import Work, batch_passes
 
 
-class PatchingOptions(Options):
+class SwapOptions(Options):
     direction: Literal["noising", "denoising"] = Field(
         "noising", description="noising: damage the clean run; denoising: restore the corrupt run"
     )
     ablation: Literal["resample", "mean", "zero"] = Field(
         "resample", description="what replaces an output: the other prompt's, the mean over prompts, or zero"
     )
+
+    @model_validator(mode="after")
+    def _denoising_restores_the_clean_run(self) -> Self:
+        if self.direction == "denoising" and self.ablation != "resample":
+            raise ValueError(
+                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
+            )
+        return self
+
+
+class PatchingOptions(SwapOptions):
     positions: Literal["all", "named", "every"] = Field(
         "all", description="all at once; or also by the task's named positions; or by every token position"
     )
     components: Literal["all", "heads"] = Field(
         "all", description="heads: score heads alone; the circuit then keeps every MLP, as most papers do"
     )
-
-    @model_validator(mode="after")
-    def _denoising_restores_the_clean_run(self) -> PatchingOptions:
-        if self.direction == "denoising" and self.ablation != "resample":
-            raise ValueError(
-                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
-            )
-        return self
 
     def scored(self, graph: Graph) -> tuple[str, ...]:
         """The components that get a score."""
@@ -71,7 +74,7 @@ Swap = Callable[[Batch], tuple[Int[Tensor, "prompt pos"], Donor]]
 """A batch -> the tokens that run, and what replaces outputs there."""
 
 
-def swap(model: Model, problem: Problem, options: PatchingOptions) -> Swap:
+def swap(model: Model, problem: Problem, options: SwapOptions) -> Swap:
     """The swap that the options ask for; a mean is taken once, over all prompts (two forward passes)."""
     if options.direction == "denoising":
         return lambda batch: (batch.corrupt, resample_donor(batch.clean))

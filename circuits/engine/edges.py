@@ -95,6 +95,7 @@ class EdgeRun:
             return reordered(self.unpatched(readout), (torch.zeros(len(cut), dtype=torch.long),))
         rows = _Rows(self, cut)
         held, each = self._prompt_bytes(rows, layer)
+        each += 3 * FLOAT * self.weights.vocab_size * readout.reads_vocabulary
         run = self.run
         room = max(0, run.footprint.room(run.memory, run.tokens.device) - run.footprint.held_bytes)
         prompts_at_once = max(1, room // (held + each))
@@ -102,9 +103,7 @@ class EdgeRun:
         def of_prompts(part: slice) -> Outcome:
             climb = _Climb(self, part, layer, rows.wanted)
             n = len(range(len(readout.batch))[part])
-            some = Readout(
-                readout.batch.of_rows(range(len(readout.batch))[part]), readout.metric, readout.accuracy
-            )
+            some = readout.of_prompts(part)
             at_once = max(1, (room - n * held) // (n * each))
 
             def work(chunk: slice) -> Outcome:
