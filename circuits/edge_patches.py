@@ -96,27 +96,28 @@ class EdgeBench:
 
     def unpatched(self) -> Float[np.ndarray, "prompt"]:
         """With nothing cut."""
-        return self.measure(
-            torch.zeros(1, len(self.graph.sources), len(self.graph.readers), dtype=torch.bool)
-        )[0]
+        nothing = torch.zeros(1, len(self.graph.sources), len(self.graph.readers), dtype=torch.bool)
+        return np.asarray(self.measure(nothing)[0])
 
     def measure(self, cut: Cut) -> Float[np.ndarray, "row prompt"]:
         """Every row on every prompt. Raises CircuitError for the first prompt on which the metric is no number."""
         parts = []
         for run, readout in zip(self.runs, self.readouts, strict=True):
             parts.append(run.measure(cut, readout).metric)
-            self._require_finite(parts[-1], readout.batch)
-        return torch.cat(parts, 1).double().numpy()[:, self.order]
+            require_finite(self.model, self.what, parts[-1], readout.batch)
+        return np.asarray(torch.cat(parts, 1).double().numpy()[:, self.order])
 
-    def _require_finite(self, metric: Float[Tensor, "row prompt"], batch: Batch) -> None:
-        bad = (~metric.isfinite()).any(0).nonzero()
-        if len(bad):
-            row = int(bad[0])
-            text = " ".join(repr(self.model.token_string(t)) for t in batch.clean[row].tolist())
-            raise CircuitError(
-                f"{self.what}: the metric is no finite number on prompt {batch.index[row] + 1} ({text}). "
-                "Its activations overflow: load the model with --dtype float32, or leave the prompt out."
-            )
+
+def require_finite(model: Model, what: str, metric: Float[Tensor, "row prompt"], batch: Batch) -> None:
+    """Raises CircuitError naming the first prompt on which the metric is no number."""
+    bad = (~metric.isfinite()).any(0).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        text = " ".join(repr(model.token_string(t)) for t in batch.clean[row].tolist())
+        raise CircuitError(
+            f"{what}: the metric is no finite number on prompt {batch.index[row] + 1} ({text}). "
+            "Its activations overflow: load the model with --dtype float32, or leave the prompt out."
+        )
 
 
 def _own_logits(run: EdgeRun) -> Float[Tensor, "prompt vocab"]:

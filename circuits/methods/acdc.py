@@ -44,9 +44,12 @@ class AcdcOptions(Options):
         "metric; absolute: its change either way",
     )
     order: Literal["graph", "weakest-first"] = Field(
-        "graph", description="of edges into the same layer; weakest-first: by the effect of each alone, a row more"
+        "graph",
+        description="of edges into the same layer; weakest-first: by the effect of each alone, a row more",
     )
-    at_once: int = Field(64, ge=1, description="hypotheses a forward pass; 1: one at a time, with the same result")
+    at_once: int = Field(
+        64, ge=1, description="hypotheses a forward pass; 1: one at a time, with the same result"
+    )
     ablation: Literal["resample", "mean", "zero"] = Field(
         "resample", description="what a cut edge carries: the other prompt's, the mean over prompts, or zero"
     )
@@ -137,7 +140,9 @@ class Search:
 
     def _decide(self, edges: list[str]) -> Iterator[int]:
         """Decides edges in turn, foreseen where that can be; how many, after each forward pass."""
-        waiting, expected = self._ordered(edges) if self.options.order == "weakest-first" else (edges, set[str]())
+        waiting, expected = (
+            self._ordered(edges) if self.options.order == "weakest-first" else (edges, set[str]())
+        )
         while waiting:
             some = waiting[: self.options.at_once]
             values = self.measure(self._hypotheses(some, expected))
@@ -171,9 +176,7 @@ class Search:
             cut = cut if edge in expected else rows[-1]
         return rows
 
-    def _take(
-        self, edges: list[str], values: Float[np.ndarray, "row prompt"], expected: set[str]
-    ) -> int:
+    def _take(self, edges: list[str], values: Float[np.ndarray, "row prompt"], expected: set[str]) -> int:
         """Decides edges up to the first surprise; how many. Of the others, what their rows saw is now expected."""
         chain, n_decided, surprised = self.now, 0, False
         for edge, value in zip(edges, values, strict=True):
@@ -197,7 +200,7 @@ class Search:
 
 METHOD = Method(
     name="acdc",
-    summary="exact greedy pruning of edges from the logits down: cut what changes the metric by less than a threshold",
+    summary="exact greedy pruning of edges from the logits down: what changes too little stays cut",
     paper="Conmy et al. 2023, arXiv 2304.14997",
     options=AcdcOptions,
     score=score,
