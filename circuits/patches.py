@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class SwapOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _denoising_restores_the_clean_run(self) -> Self:
+    def _denoising_restores_the_clean_run(self) -> SwapOptions:
         if self.direction == "denoising" and self.ablation != "resample":
             raise ValueError(
                 f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"

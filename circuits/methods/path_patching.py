@@ -60,7 +60,9 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
     graph, receivers = model.graph, fitting_readers(model.graph, options.receivers)
     senders = graph.heads if options.components == "heads" else graph.components
     if not any(graph.feeds(sender, reader.split("<")[0]) for sender in senders for reader in receivers):
-        raise CircuitError(f"No component that is scored feeds {', '.join(receivers)}; choose a later receiver.")
+        raise CircuitError(
+            f"No component that is scored feeds {', '.join(receivers)}; choose a later receiver."
+        )
     order = np.argsort([i for batch in problem.batches for i in batch.index])
     effects, wholes = [], []
     for done, batch in enumerate(problem.batches):
