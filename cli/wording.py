@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from circuits.audit import Agreement, Audit
     from circuits.discovery import Discovery, Finding
     from circuits.evaluation import Baseline, Estimate, Verdict
 
@@ -119,3 +120,28 @@ def reference_words(finding: Finding) -> list[str]:
 def conclusions(details: Mapping[str, Any]) -> list[str]:
     """What a method itself concludes, in words."""
     return [str(line) for line in details.get("verdict", ())]
+
+
+def audit_words(audit: Audit) -> str:
+    """What the exact effects of a method's top edges say of it."""
+    wrong, idle = audit.sign_errors, audit.false_positives
+    nothing = f"no effect that shows (interval holds 0, or below {audit.least_share:.0%} of the largest)"
+    return (
+        f"The {len(audit.edges)} edges that {audit.method} ranks first, cut exactly on {audit.n_prompts} prompts "
+        f"({audit.direction}, {audit.ablation} ablation): rank correlation {_agreement(audit.spearman)}, Pearson "
+        f"{_agreement(audit.pearson)}; {_named('wrong sign', wrong)}; "
+        f"{_named(nothing, idle)}."
+    )
+
+
+def _agreement(value: Agreement) -> str:
+    if value.value is None or value.low is None or value.high is None:
+        return "undefined"
+    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+
+
+def _named(what: str, edges: tuple[str, ...], most: int = 5) -> str:
+    if not edges:
+        return f"{what}: none"
+    more = f" and {len(edges) - most} more" if len(edges) > most else ""
+    return f"{what}: {len(edges)} ({', '.join(edges[:most])}{more})"
