@@ -232,7 +232,8 @@ def embedding_path_edges(
             writes = ends.writes(run.outputs(0))
         slopes = ends.slopes(run, points[rows])
         del run
-        return meeting(ends.weights, writes, slopes, memory)
+        with torch.no_grad():
+            return meeting(ends.weights, writes, slopes, memory)
 
     return torch.stack(in_chunks(len(points), rows_at_once, work)).sum(0)
 
@@ -261,7 +262,10 @@ def output_path_edges(
                 layer=layer,
                 behind_attention=behind_attention,
             )
-            return meeting(weights, writes, ends.slopes(run, points[rows]), memory, sources)
+            slopes = ends.slopes(run, points[rows])
+            del run
+            with torch.no_grad():
+                return meeting(weights, writes, slopes, memory, sources)
 
         columns.append(torch.stack(in_chunks(len(points), rows_at_once, work)).sum(0))
 

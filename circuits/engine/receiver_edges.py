@@ -26,7 +26,7 @@ def receiver_edges(ends: Ends, memory: int) -> Float[Tensor, "prompt source read
     Passes: the donor's, one there and back, and for every source the queries, keys and hidden activations of all
     layers above it.
     """
-    base = trace(ends.weights, ends.embedding.requires_grad_(), behind=ends.given, answer_alone=True)
+    base = trace(ends.weights, ends.embedding.detach().requires_grad_(), behind=ends.given, answer_alone=True)
     metric = ends.readout.of_residual(ends.weights, base.after[None, :, -1]).metric.sum()
     n_layers = len(base.z)
     slopes = torch.autograd.grad(metric, (*base.z, *map(base.residual, range(1, n_layers + 1))))
