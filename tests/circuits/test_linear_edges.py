@@ -14,6 +14,7 @@ from linear_network import NoNorm, network, one_prompt
 from tiny_models import COVERED, prompt_pairs
 from torch import Tensor
 
+from circuits.attribution import prompt_bytes
 from circuits.batches import make_batches
 from circuits.edge_attribution import points_of
 from circuits.engine.edges import EdgeRun, cut_masks, legal_edges
