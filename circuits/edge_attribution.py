@@ -11,26 +11,28 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution import prompt_bytes
+from circuits.attribution import BACK, prompt_bytes
 from circuits.batches import Batch
 from circuits.edge_scores import edge_scores
+from circuits.engine.footprint import Footprint
 from circuits.engine.linear_edges import OWN_RUN, Ends, Point, embedding_path_edges
 from circuits.engine.weights import Weights
+from circuits.interventions import first_difference
 from circuits.memory import in_chunks
 from circuits.methods.method import Options, Problem
 from circuits.model import Model
-from circuits.patches import ReplacementOptions, swap
+from circuits.patches import ReplacementOptions, counted_swap, swap
 from circuits.patching import engine_weights, require_engine
 from circuits.readout import Readout
 from circuits.scores import Scores
+from circuits.work import Work, Workload, total
 
 Rule = Literal["left", "right", "midpoint", "trapezoid"]
 
-CHUNK_BYTES = 96 * 2**20
+CHUNK_BYTES = 128 * 2**20
 """What prompts take at once on a CPU, whatever the budget: more is no faster there."""
 
 
@@ -61,27 +63,37 @@ def prompt_matrices(
     effects: (weights, some prompts, rows of them that memory holds, bytes) -> how the metric changes by each edge.
     n_runs: how many runs of a prompt go side by side.
     """
-    done, total = 0, sum(len(batch) for batch in problem.batches)
-    room = min(model.memory, CHUNK_BYTES) if model.device.type == "cpu" else model.memory
+    done, n_prompts, room = 0, sum(len(batch) for batch in problem.batches), _room(model)
+    found = np.empty((n_prompts, len(model.graph.sources), len(model.graph.readers)), np.float32)
+    # Prompts that are judged elsewhere have left gaps.
+    place = {index: i for i, index in enumerate(sorted(i for batch in problem.batches for i in batch.index))}
 
-    def of_batch(batch: Batch) -> list[Tensor]:
+    def of_batch(batch: Batch) -> None:
         length = batch.clean.shape[1]
         weights, each = engine_weights(model, length), prompt_bytes(model, length)
         assert weights is not None, "edge methods ask for the engine first"
 
-        def work(part: slice) -> Tensor:
+        def work(part: slice) -> None:
             nonlocal done
             some = batch.of_rows(range(len(batch))[part])
-            found = effects(weights, some, max(1, room // (each * len(some))), room).cpu()
+            effect = effects(weights, some, max(1, room // (each * len(some))), room)
+            found[[place[index] for index in some.index]] = effect.cpu().numpy()
             done += len(some)
-            problem.progress(what, done, total)
-            return found
+            problem.progress(what, done, n_prompts)
 
-        return in_chunks(len(batch), max(1, room // (each * n_runs)), work)
+        in_chunks(len(batch), _prompts_at_once(model, length, n_runs), work)
 
-    parts = [part for batch in problem.batches for part in of_batch(batch)]
-    order = np.argsort([i for batch in problem.batches for i in batch.index])
-    return np.asarray(torch.cat(parts)[order].numpy())
+    for batch in problem.batches:
+        of_batch(batch)
+    return found
+
+
+def _room(model: Model) -> int:
+    return min(model.memory, CHUNK_BYTES) if model.device.type == "cpu" else model.memory
+
+
+def _prompts_at_once(model: Model, length: int, n_runs: int) -> int:
+    return max(1, _room(model) // (prompt_bytes(model, length) * n_runs))
 
 
 def scores_by_gradient(
@@ -111,3 +123,38 @@ def scores_by_gradient(
     matrices = prompt_matrices(model, problem, method.replace("-", " "), effects, len(points))
     details = {"options": options.model_dump(), "unit": unit}
     return edge_scores(method, model.graph, replacement.sign * matrices, details=details)
+
+
+def gradient_work(
+    method: str,
+    model: Model,
+    problem: Problem,
+    replacement: ReplacementOptions = NOISING,
+    points: Sequence[Point] = OWN_RUN,
+) -> Workload:
+    """What scores_by_gradient runs for the same arguments, along the way between embeddings."""
+    require_engine(model, problem.batches, method)
+    swapped, means = counted_swap(model, problem, replacement)
+    own_run = all(point.share < 1 for point in points)
+
+    def of_batch(batch: Batch) -> Work:
+        length = batch.clean.shape[1]
+
+        def work(part: slice) -> Work:
+            tokens, donor = swapped(batch.of_rows(range(len(batch))[part]))
+            first = min(first_difference(tokens, donor), length - 1)
+            weights, resamples = engine_weights(model, length), donor.tokens is not None
+            assert weights is not None
+            passes = len(points) + own_run + resamples
+            return Work(
+                passes=len(tokens) * passes,
+                flops=Footprint(weights, len(tokens), length, first, resamples).linear_edges_flops(
+                    len(points), own_run
+                ),
+                calls=len(weights.layers) * (passes + BACK * len(points)),
+                bytes=len(tokens) * prompt_bytes(model, length),
+            )
+
+        return total(in_chunks(len(batch), _prompts_at_once(model, length, len(points)), work))
+
+    return Workload(model.graph.components, total([means, *map(of_batch, problem.batches)]))

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from circuits.engine.forward import Attention, Outputs, Trace, mlp, trace
+from circuits.engine.products import product
 from circuits.engine.weights import Norm, Weights
 from circuits.interventions import Donor, first_difference
 from circuits.memory import in_chunks
@@ -231,7 +232,8 @@ def embedding_path_edges(
             writes = ends.writes(run.outputs(0))
         slopes = ends.slopes(run, points[rows])
         del run
-        return meeting(ends.weights, writes, slopes, memory)
+        with torch.no_grad():
+            return meeting(ends.weights, writes, slopes, memory)
 
     return torch.stack(in_chunks(len(points), rows_at_once, work)).sum(0)
 
@@ -260,7 +262,10 @@ def output_path_edges(
                 layer=layer,
                 behind_attention=behind_attention,
             )
-            return meeting(weights, writes, ends.slopes(run, points[rows]), memory, sources)
+            slopes = ends.slopes(run, points[rows])
+            del run
+            with torch.no_grad():
+                return meeting(weights, writes, slopes, memory, sources)
 
         columns.append(torch.stack(in_chunks(len(points), rows_at_once, work)).sum(0))
 
@@ -293,7 +298,8 @@ def meeting(
 
         def meet(below: int, first: int, readers: Float[Tensor, "prompt reader column d_model"]) -> None:
             n = min(stop, below) - start
-            matrix[:, :n, first : first + readers.shape[1]] = full[:, :n] @ readers.flatten(2).transpose(1, 2)
+            for row, sources_of, readers_of in zip(matrix, full, readers.flatten(2), strict=True):
+                row[:n, first : first + len(readers_of)] = product(sources_of[:n], readers_of.T, None)
 
         for layer, (stream, slope) in slopes.heads.items():
             read = head_inputs(weights, layer, stream[:, :, part], slope[:, :, part])
@@ -306,7 +312,7 @@ def meeting(
         return matrix
 
     column = FLOAT * prompts * width * (stop - start + 4 * per_layer)
-    return torch.stack(in_chunks(n_columns, max(1, memory // column), work)).sum(0)
+    return torch.stack(in_chunks(n_columns, max(1, memory // (4 * column)), work)).sum(0)
 
 
 def head_inputs(

@@ -1,7 +1,7 @@
 """Edges with an exact receiver: what one changed input does to its head, MLP or logits; to first order what follows.
 
-The one idea: most of what an edge bends, it bends where it is read: the norm there, softmax, the activation. So the
-reader is run anew with the changed input, for every source a row, and only from its output on stands the gradient of
+The one idea: what an edge bends first is what reads it: the norm there, softmax, the activation. So the reader is
+run anew with the changed input, for every source a row, and only from its output on stands the gradient of
 one pass there and back. All heads of a layer see a source's change in the same rows, for none of them sees another.
 What a value or a hidden activation writes is linear from there on, so neither is carried further than itself.
 Source: ours; the softmax of queries and keys as in AtP*'s QK fix (Kramár et al. 2024, arXiv 2403.00745).
@@ -26,7 +26,7 @@ def receiver_edges(ends: Ends, memory: int) -> Float[Tensor, "prompt source read
     Passes: the donor's, one there and back, and for every source the queries, keys and hidden activations of all
     layers above it.
     """
-    base = trace(ends.weights, ends.embedding.requires_grad_(), behind=ends.given, answer_alone=True)
+    base = trace(ends.weights, ends.embedding.detach().requires_grad_(), behind=ends.given, answer_alone=True)
     metric = ends.readout.of_residual(ends.weights, base.after[None, :, -1]).metric.sum()
     n_layers = len(base.z)
     slopes = torch.autograd.grad(metric, (*base.z, *map(base.residual, range(1, n_layers + 1))))

@@ -8,10 +8,11 @@ Cost: one forward pass, and two there and back, for each batch.
 
 from __future__ import annotations
 
-from circuits.edge_attribution import points_of, scores_by_gradient
+from circuits.edge_attribution import gradient_work, points_of, scores_by_gradient
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class CleanCorruptedOptions(Options):
@@ -26,6 +27,11 @@ def score(model: Model, problem: Problem, options: CleanCorruptedOptions) -> Sco
     return scores_by_gradient(METHOD.name, model, problem, options, points=points_of("trapezoid", 1))
 
 
+def work(model: Model, problem: Problem, options: CleanCorruptedOptions) -> Workload:
+    """The passes there and back, and the products in which sources and readers meet."""
+    return gradient_work(METHOD.name, model, problem, points=points_of("trapezoid", 1))
+
+
 METHOD = Method(
     name="clean-corrupted",
     summary="EAP with the mean of the gradients at the clean and at the corrupt run",
@@ -33,4 +39,5 @@ METHOD = Method(
     options=CleanCorruptedOptions,
     score=score,
     granularity="edge",
+    work=work,
 )

@@ -10,11 +10,12 @@ Cost: two forward passes and a backward for each batch, and products of sources 
 
 from __future__ import annotations
 
-from circuits.edge_attribution import scores_by_gradient
+from circuits.edge_attribution import gradient_work, scores_by_gradient
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
 from circuits.patches import ReplacementOptions
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 def score(model: Model, problem: Problem, options: ReplacementOptions) -> Scores:
@@ -25,6 +26,11 @@ def score(model: Model, problem: Problem, options: ReplacementOptions) -> Scores
     return scores_by_gradient(METHOD.name, model, problem, options, replacement=options)
 
 
+def work(model: Model, problem: Problem, options: ReplacementOptions) -> Workload:
+    """The passes there and back, and the products in which sources and readers meet."""
+    return gradient_work(METHOD.name, model, problem, options)
+
+
 METHOD = Method(
     name="eap",
     summary="every edge to first order: what its source changes by, times the gradient where it is read",
@@ -32,4 +38,5 @@ METHOD = Method(
     options=ReplacementOptions,
     score=score,
     granularity="edge",
+    work=work,
 )

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from circuits.edge_attribution import Rule, points_of, scores_by_gradient
+from circuits.edge_attribution import Rule, gradient_work, points_of, scores_by_gradient
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class InputPathOptions(Options):
@@ -41,6 +42,11 @@ def score(model: Model, problem: Problem, options: InputPathOptions) -> Scores:
     return scores_by_gradient(METHOD.name, model, problem, options, points=points)
 
 
+def work(model: Model, problem: Problem, options: InputPathOptions) -> Workload:
+    """The passes there and back, and the products in which sources and readers meet."""
+    return gradient_work(METHOD.name, model, problem, points=points_of(options.rule, options.steps))
+
+
 METHOD = Method(
     name="eap-ig-inputs",
     summary="EAP with gradients averaged along the way between the input embeddings (EAP-IG)",
@@ -48,4 +54,5 @@ METHOD = Method(
     options=InputPathOptions,
     score=score,
     granularity="edge",
+    work=work,
 )

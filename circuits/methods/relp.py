@@ -8,12 +8,13 @@ Cost: that of EAP.
 
 from __future__ import annotations
 
-from circuits.edge_attribution import scores_by_gradient
+from circuits.edge_attribution import gradient_work, scores_by_gradient
 from circuits.methods.method import Method, Problem
 from circuits.methods.relevance_patching import RuleOptions
 from circuits.model import Model
 from circuits.patches import ReplacementOptions
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class RelevanceEdgeOptions(ReplacementOptions, RuleOptions):
@@ -31,6 +32,11 @@ def score(model: Model, problem: Problem, options: RelevanceEdgeOptions) -> Scor
     )
 
 
+def work(model: Model, problem: Problem, options: RelevanceEdgeOptions) -> Workload:
+    """The passes there and back, and the products in which sources and readers meet."""
+    return gradient_work(METHOD.name, model, problem, options)
+
+
 METHOD = Method(
     name="relp",
     summary="EAP by gradients that take norms, activations and gates for linear (RelP)",
@@ -38,4 +44,5 @@ METHOD = Method(
     options=RelevanceEdgeOptions,
     score=score,
     granularity="edge",
+    work=work,
 )
