@@ -88,6 +88,26 @@ def top(scored: ScoredCircuit, n: int) -> ScoredCircuit:
     return replace(scored, circuit=circuit, links=dict.fromkeys(graph.links(circuit.nodes)))
 
 
+def reversed_sign(scored: ScoredCircuit) -> ScoredCircuit:
+    """All scores times -1: for files in which a negative score helps."""
+    scores, edges = (
+        {name: (-score, error) for name, (score, error) in measured.items()}
+        for measured in (scored.scores, scored.edges)
+    )
+    links = {link: None if score is None else -score for link, score in scored.links.items()}
+    return replace(scored, scores=scores, edges=edges, links=links, extras=_reversed(scored.extras))
+
+
+def _reversed(extras: Any) -> Any:
+    """The same, with what EAP-IG scores beside nodes and edges turned as well."""
+    if not isinstance(extras, Mapping):
+        return extras
+    return {
+        key: [x if x is None else -x for x in value] if key == "neurons_scores" else _reversed(value)
+        for key, value in extras.items()
+    }
+
+
 def _largest(scores: Mapping[str, Measured], order: tuple[str, ...], n: int) -> set[str]:
     """Ties in the order of the graph."""
     return set(sorted((x for x in order if x in scores), key=lambda x: -abs(scores[x][0]))[:n])

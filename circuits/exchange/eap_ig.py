@@ -99,7 +99,18 @@ def _edges(scored: ScoredCircuit, more: Mapping[str, Any]) -> dict[str, Any]:
         score = scored.edges.get(edge, (0.0,))[0]
         for name, share in zip(names, _shares(score, len(names)), strict=True):
             edges[name] = {"score": share, "in_graph": edge in kept} | more.get(name, {})
-    return {name: edges[name] for name in _ungrouped(graph).places}
+    return {name: edges[name] for name in _their_order(_ungrouped(graph))}
+
+
+def _their_order(graph: Graph) -> list[str]:
+    """Layer by layer, source by source; MLPs wait for the heads of their layer where they read them."""
+
+    def place(edge: str) -> tuple[int, bool, int, bool, int, int]:
+        node, mlp = graph.node(ends(edge)[1]), edge[-1] != ">"
+        waits = mlp and not graph.parallel
+        return node.layer, waits, graph.places[edge][0], mlp, node.index, "qkv".find(edge[-2])
+
+    return sorted(graph.places, key=place)
 
 
 def _ungrouped(graph: Graph) -> Graph:

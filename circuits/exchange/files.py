@@ -17,12 +17,13 @@ from circuits.scored_circuit import ScoredCircuit
 
 @dataclass(frozen=True)
 class Imported:
-    """A circuit, and the file that it came from."""
+    """A circuit, and the file that it came from. sign_reversed: its scores are the file's times -1."""
 
     scored: ScoredCircuit
     file: str
     sha256: str
     format: str
+    sign_reversed: bool = False
 
 
 def read_circuit(path: str | Path, name: str | None = None) -> Imported:
