@@ -112,9 +112,7 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(
-            path, encoding="utf-8", keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
+        return pd.read_csv(path, encoding="utf-8", keep_default_na=False, na_values=[""])
     except ValueError as problem:  # pandas' parser errors and bad UTF-8 are ValueErrors
         raise _damaged(path, f"it is no table ({problem})") from problem
 

@@ -76,7 +76,8 @@ def _links(entry: dict[str, Any]) -> dict[Link, float | None]:
 
 def _edge_names(edges: pd.DataFrame, granularity: str) -> list[str]:
     """The edge of each row; empty for rows that are links, which take the inputs of a head together."""
-    entries = edges["input"].fillna("").tolist() if "input" in edges else [""] * len(edges)
+    entries = edges["input"].tolist() if "input" in edges else [None] * len(edges)
+    entries = [entry if isinstance(entry, str) else None for entry in entries]  # a blank cell is NaN
     return [
         edge_name(source, target, entry) if entry or granularity == "edge" else ""
         for source, target, entry in zip(edges["source"], edges["target"], entries, strict=True)
