@@ -67,8 +67,23 @@ def _measured(scores: Scores) -> Iterator[tuple[str, Measured]]:
     return zip(scores.components, means_and_errors, strict=True)
 
 
-def chosen(graph: Graph, granularity: str, kept: set[str], method: str, selection: str) -> Circuit:
+def check_names(scored: ScoredCircuit) -> None:
+    """Raises CircuitError naming the first node, link or edge that the graph does not have."""
+    for name in scored.scores:
+        scored.graph.node(name)
+    for source, target in scored.links:
+        scored.graph.node(source), scored.graph.node(target)
+        if not scored.graph.feeds(source, target):
+            raise CircuitError(
+                f"{source} -> {target} is no link of this model: {source} does not write before."
+            )
+    scored.graph.require_edges(scored.edges)
+
+
+def chosen(graph: Graph, granularity: object, kept: set[str], method: str, selection: str) -> Circuit:
     """The circuit of what a file keeps: edges or nodes, whichever its granularity says."""
+    if granularity not in ("edge", "node"):
+        raise CircuitError(f"granularity is {granularity!r}, where edge or node is meant.")
     if granularity == "edge":
         return edge_circuit(graph, kept, method, selection)
     return Circuit(tuple(name for name in graph.components if name in kept), method, selection)

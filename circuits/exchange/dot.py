@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from circuits.errors import CircuitError
-from circuits.exchange.fields import number, number_or_none, shape
+from circuits.exchange.fields import listable, mapping, number, number_or_none, shape
 from circuits.exchange.format import Format
 from circuits.graph import INPUT, LOGITS
 from circuits.scored_circuit import Link, Measured, ScoredCircuit, chosen, edge_name, input_of
@@ -147,7 +147,8 @@ def _scored_circuit(statements: list[_Statement]) -> ScoredCircuit:
     edges, links = _edges_and_links(statements)
     for node in nodes:
         graph.node(node.source)
-    graph.require_edges(edges)
+    if edges:
+        listable(graph).require_edges(edges)
     granularity = about["granularity"]
     kept = {name for name, s in edges.items() if s.kept}
     return ScoredCircuit(
@@ -163,7 +164,7 @@ def _scored_circuit(statements: list[_Statement]) -> ScoredCircuit:
         links=links,
         edges={name: m for name, s in edges.items() if (m := s.measured()) is not None},
         model=about["model"],
-        extras=json.loads(about["extras"]),
+        extras=mapping(json.loads(about["extras"]), "extras"),
     )
 
 

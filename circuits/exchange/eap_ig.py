@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
 from typing import Any
 
 from circuits.circuit import ends
@@ -23,6 +23,7 @@ from circuits.exchange.fields import (
     flag,
     has_keys,
     json_object,
+    listable,
     mapping,
     number,
     number_or_none,
@@ -178,37 +179,57 @@ def from_tables(tables: Tables) -> ScoredCircuit:
     """What to_tables gave, or EAP-IG wrote. Raises CircuitError naming the first field that cannot be used."""
     cfg, nodes, edges = (mapping(field(tables, key, "The file"), key) for key in ("cfg", "nodes", "edges"))
     ours = mapping(tables.get(OURS, {}), f"{OURS!r}")
-    sizes = [field(cfg, name, "cfg") for name in ("n_layers", "n_heads", "parallel_attn_mlp")]
-    graph = shape(sizes[0], sizes[1], cfg.get("n_kv_heads"), sizes[2])
-    _check_names(_ungrouped(graph), nodes, edges)
-    marked = {name: _marked(entry, f"node {name}") for name, entry in nodes.items()}
-    kept, edge_scores = _folded(graph, edges, sequence(ours.get("unscored", []), "unscored"))
-    granularity = ours.get("granularity", "edge")
-    circuit = chosen(
-        graph,
-        granularity,
-        kept if granularity == "edge" else {name for name, yes in marked.items() if yes},
-        text(ours.get("method", IMPORTED), "method"),
-        text(ours.get("selection", IN_FILE), "selection"),
+    n_layers, n_heads, parallel = (
+        field(cfg, name, "cfg") for name in ("n_layers", "n_heads", "parallel_attn_mlp")
     )
-    theirs = _theirs(tables, {name for name, yes in marked.items() if yes} ^ {INPUT, LOGITS, *circuit.nodes})
+    graph = shape(n_layers, n_heads, cfg.get("n_kv_heads"), parallel)
+    _check_names(_ungrouped(graph), nodes, edges)
+    marked = {name for name, entry in nodes.items() if _marked(entry, f"node {name}")}
+    kept, edge_scores = _folded(graph, edges)
+    try:
+        scored = _with_ours(graph, ours, kept, marked, edge_scores, dict(_node_scores(nodes)))
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise CircuitError(
+            f"{OURS!r} is not as circuit wrote it ({problem}). Export the run again."
+        ) from problem
+    theirs = _theirs(tables, marked ^ {INPUT, LOGITS, *scored.circuit.nodes})
+    return replace(scored, extras={**scored.extras, **({THEIRS: theirs} if theirs else {})})
+
+
+def _with_ours(
+    graph: Graph,
+    ours: Mapping[str, Any],
+    kept: set[str],
+    marked: set[str],
+    edges: Mapping[str, float],
+    nodes: Mapping[str, float],
+) -> ScoredCircuit:
+    """The circuit, with what we say in the file and EAP-IG does not."""
+    granularity = ours.get("granularity", "edge")
+    unscored = sequence(ours.get("unscored", []), "unscored")
+    blank = set(graph.places) if unscored == ["*"] else set(unscored)
     return ScoredCircuit(
         graph=graph,
-        circuit=circuit,
-        scores=_with_errors(dict(_node_scores(nodes)), ours.get("stderr", {})),
+        circuit=chosen(
+            graph,
+            granularity,
+            kept if granularity == "edge" else marked,
+            text(ours.get("method", IMPORTED), "method"),
+            text(ours.get("selection", IN_FILE), "selection"),
+        ),
+        scores=_with_errors(nodes, ours.get("stderr", {})),
         links={(u, v): number_or_none(x, f"link {u}, {v}") for u, v, x in ours.get("links", [])},
-        edges=_with_errors(edge_scores, ours.get("edge_stderr", {})),
+        edges=_with_errors({e: x for e, x in edges.items() if e not in blank}, ours.get("edge_stderr", {})),
         model=text(ours.get("model", ""), "model"),
-        extras=mapping(ours.get("extras", {}), "extras") | ({THEIRS: theirs} if theirs else {}),
+        extras=mapping(ours.get("extras", {}), "extras"),
     )
 
 
 def _check_names(graph: Graph, nodes: Mapping[str, Any], edges: Mapping[str, Any]) -> None:
     """Raises CircuitError naming the first node or edge that is missing, or that is not of this graph."""
     size = f"cfg has {graph.n_layers} layers x {graph.n_heads} heads"
-    # One by one and up to the first: a shape in a file may be any number, and its graph too large to list.
-    if missing := next((name for name in _all_nodes(graph) if name not in nodes), None):
-        raise CircuitError(f"{size}, so there must be a node {missing}; the file lists none.")
+    if missing := [name for name in (INPUT, *listable(graph).components, LOGITS) if name not in nodes]:
+        raise CircuitError(f"{size}, so there must be a node {missing[0]}; the file lists none.")
     try:
         for name in nodes:
             graph.node(name)
@@ -222,58 +243,40 @@ def _check_names(graph: Graph, nodes: Mapping[str, Any], edges: Mapping[str, Any
         )
 
 
-def _all_nodes(graph: Graph) -> Iterator[str]:
-    layers = (
-        chain((f"a{layer}.h{head}" for head in range(graph.n_heads)), (f"m{layer}",))
-        for layer in range(graph.n_layers)
-    )
-    return chain((INPUT, LOGITS), chain.from_iterable(layers))
-
-
 def _marked(entry: object, where: str) -> bool:
     return flag(field(mapping(entry, where), "in_graph", where), f"in_graph of {where}")
 
 
-def _folded(
-    graph: Graph, edges: Mapping[str, Any], unscored: list[str]
-) -> tuple[set[str], dict[str, Measured]]:
-    """The kept edges and the scored ones, those of the heads of a group taken together."""
+def _folded(graph: Graph, edges: Mapping[str, Any]) -> tuple[set[str], dict[str, float]]:
+    """The kept edges, and the score of every edge; those of the heads of a group are taken together."""
     kept: set[str] = set()
-    scores: dict[str, Measured] = {}
-    blank = set(graph.places) if unscored == ["*"] else set(unscored)
+    scores: dict[str, float] = {}
     for edge in graph.places:
-        names = _one_a_head(graph, edge)
-        entries = [mapping(edges[name], f"edge {name}") for name in names]
-        shares = [
-            number(field(entry, "score", f"edge {name}"), f"score of edge {name}")
-            for name, entry in zip(names, entries, strict=True)
-        ]
-        marks = {_marked(entry, f"edge {name}") for name, entry in zip(names, entries, strict=True)}
+        entries = {f"edge {name}": mapping(edges[name], f"edge {name}") for name in _one_a_head(graph, edge)}
+        shares = [number(field(e, "score", where), f"score of {where}") for where, e in entries.items()]
+        marks = {_marked(entry, where) for where, entry in entries.items()}
         if len(marks) > 1:
             raise CircuitError(
-                f"{edge} is one edge for a group of {len(names)} heads, but in_graph differs among "
-                f"{', '.join(names)}."
+                f"{edge} is one edge for a group of {len(entries)} heads, but in_graph differs among its heads."
             )
         if True in marks:
             kept.add(edge)
-        if edge not in blank:
-            scores[edge] = (math.fsum(shares), None)
+        scores[edge] = math.fsum(shares)
     return kept, scores
 
 
-def _node_scores(nodes: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
+def _node_scores(nodes: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """A node's NaN says that it was not scored."""
     for name, entry in nodes.items():
         score = entry.get("score")
         if score is not None and not (isinstance(score, float) and math.isnan(score)):
-            yield name, (number(score, f"score of node {name}"), None)
+            yield name, number(score, f"score of node {name}")
 
 
-def _with_errors(scores: Mapping[str, Measured], errors: object) -> dict[str, Measured]:
-    known = mapping(errors, "standard errors")
+def _with_errors(scores: Mapping[str, float], errors: object) -> dict[str, Measured]:
+    known = mapping(errors, "stderr")
     return {
-        name: (score, number_or_none(known.get(name), f"stderr of {name}"))
-        for name, (score, _) in scores.items()
+        name: (score, number_or_none(known.get(name), f"stderr of {name}")) for name, score in scores.items()
     }
 
 

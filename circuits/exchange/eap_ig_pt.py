@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from circuits.errors import CircuitError
 from circuits.exchange import eap_ig
-from circuits.exchange.fields import field, mapping, shape
+from circuits.exchange.fields import field, listable, mapping, shape
 from circuits.exchange.format import Format
 from circuits.graph import LOGITS, Graph
 from circuits.scored_circuit import ScoredCircuit
@@ -133,7 +133,7 @@ def _from_tensors(found: dict[str, Any]) -> eap_ig.Tables:
         field(cfg, key, "cfg") for key in ("n_layers", "n_heads", "parallel_attn_mlp")
     )
     graph = shape(n_layers, n_heads, None, parallel)
-    _check_shapes(found, graph)
+    _check_shapes(found, listable(graph))
     for key, names in (("src_nodes", graph.sources), ("dst_nodes", graph.readers)):
         _check_order(key, list(found[key]), names)
     scores, kept = (found[key].tolist() for key in ("edges_scores", "edges_in_graph"))
@@ -155,11 +155,9 @@ def _from_tensors(found: dict[str, Any]) -> eap_ig.Tables:
 
 
 def _check_shapes(found: Mapping[str, Any], graph: Graph) -> None:
-    """Sizes before names: a shape in a file may be any number, and its graph too large to list."""
     import torch
 
-    n_sources = 1 + graph.n_layers * (graph.n_heads + 1)
-    n_readers = 1 + graph.n_layers * (3 * graph.n_heads + 1)
+    n_sources, n_readers = len(graph.sources), len(graph.readers)
     sizes: dict[str, tuple[int, ...]] = {
         "edges_scores": (n_sources, n_readers),
         "edges_in_graph": (n_sources, n_readers),

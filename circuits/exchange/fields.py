@@ -10,6 +10,9 @@ from typing import Any
 from circuits.errors import CircuitError
 from circuits.graph import Graph
 
+MOST_NODES, MOST_PAIRS = 1_000_000, 40_000_000
+"""Of a file's graph: beyond these its names alone would fill the memory."""
+
 
 def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`. Raises CircuitError where it is none."""
@@ -91,6 +94,26 @@ def shape(
     if graph.n_heads % graph.n_kv_heads:
         raise CircuitError(
             f"{where} has {n_heads} heads, which are no whole groups of {n_kv_heads} kv heads."
+        )
+    if n_nodes(graph) > MOST_NODES:
+        raise CircuitError(
+            f"{where} has {n_layers} layers x {n_heads} heads, more than any model: it is damaged."
+        )
+    return graph
+
+
+def n_nodes(graph: Graph) -> int:
+    """How many nodes write to the residual stream, told without listing them."""
+    return 1 + graph.n_layers * (graph.n_heads + 1)
+
+
+def listable(graph: Graph) -> Graph:
+    """The graph, if its edges can be listed. Raises CircuitError where they are too many to hold in memory."""
+    pairs = n_nodes(graph) * (1 + graph.n_layers * (graph.n_heads + 2 * graph.n_kv_heads + 1))
+    if pairs > MOST_PAIRS:
+        raise CircuitError(
+            f"{graph.n_layers} layers x {graph.n_heads} heads have about {pairs // 2:,} edges, more than can be "
+            f"listed here ({MOST_PAIRS // 2:,}). If the model is not this large, the file is damaged."
         )
     return graph
 

@@ -12,7 +12,7 @@ from circuits.errors import CircuitError
 from circuits.exchange import FORMATS
 from circuits.exchange.fields import json_object
 from circuits.exchange.format import Format
-from circuits.scored_circuit import ScoredCircuit
+from circuits.scored_circuit import ScoredCircuit, check_names
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ def read_circuit(path: str | Path, name: str | None = None) -> Imported:
         raise CircuitError(f"{path} cannot be read: {problem.strerror or problem}.") from problem
     try:
         form = known or format_of(path, data)
-        return Imported(form.read(data), path.name, sha256(data).hexdigest(), form.name)
+        scored = form.read(data)
+        check_names(scored)
+        return Imported(scored, path.name, sha256(data).hexdigest(), form.name)
     except CircuitError as problem:
         raise CircuitError(f"{path}: {problem}") from problem
 

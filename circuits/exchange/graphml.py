@@ -9,11 +9,12 @@ Format: http://graphml.graphdrawing.org/primer/graphml-primer.html
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import ParseError
 
 from circuits.errors import CircuitError
-from circuits.exchange.fields import number, number_or_none, shape
+from circuits.exchange.fields import flag, listable, mapping, number, number_or_none, shape, text
 from circuits.exchange.format import Format
 from circuits.graph import INPUT, LOGITS
 from circuits.scored_circuit import (
@@ -94,12 +95,14 @@ def _measured(measured: Measured | None) -> dict[str, Any]:
     return {"score": float(score)} | ({} if stderr is None else {"stderr": float(stderr)})
 
 
-def from_graphml(text: str) -> ScoredCircuit:
+def from_graphml(written: str) -> ScoredCircuit:
     """What to_graphml wrote. Raises CircuitError where the text is no GraphML, or not of this kind."""
     import networkx as nx
 
     try:
-        network = nx.parse_graphml(text, edge_key_type=str, force_multigraph=True)
+        with warnings.catch_warnings():  # networkx warns of what is refused below
+            warnings.simplefilter("ignore")
+            network = nx.parse_graphml(written, edge_key_type=str, force_multigraph=True)
         return _scored_circuit(network)
     except (nx.NetworkXError, ParseError, KeyError, TypeError, ValueError) as problem:
         what = f"{type(problem).__name__} {problem}"
@@ -119,17 +122,20 @@ def _scored_circuit(network: nx.Graph[str]) -> ScoredCircuit:
             edges[edge_name(source, target, entry.get("input"))] = entry
         else:
             links[source, target] = number_or_none(entry.get("score"), f"score of link {source}, {target}")
-    graph.require_edges(edges)
+    if edges:
+        listable(graph).require_edges(edges)
     entries = edges if granularity == "edge" else {name: network.nodes[name] for name in graph.components}
-    kept = {name for name, entry in entries.items() if entry["in_circuit"]}
+    kept = {name for name, entry in entries.items() if flag(entry["in_circuit"], f"in_circuit of {name}")}
     return ScoredCircuit(
         graph=graph,
-        circuit=chosen(graph, granularity, kept, about["method"], about["selection"]),
+        circuit=chosen(
+            graph, granularity, kept, text(about["method"], "method"), text(about["selection"], "selection")
+        ),
         scores=_scores({name: network.nodes[name] for name in network}),
         links=links,
         edges=_scores(edges),
-        model=about.get("model", ""),
-        extras=json.loads(about.get("extras", "{}")),
+        model=text(about.get("model", ""), "model"),
+        extras=mapping(json.loads(about.get("extras", "{}")), "extras"),
     )
 
 

@@ -18,6 +18,7 @@ from circuits.exchange.fields import (
     field,
     has_keys,
     json_object,
+    listable,
     mapping,
     number,
     number_or_none,
@@ -153,7 +154,7 @@ def read(data: bytes) -> ScoredCircuit:
     ours = mapping(about[OURS], f"metadata.{OURS}")
     try:
         return _scored_circuit(ours, nodes, links)
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
         what = f"{type(problem).__name__} {problem}"
         raise CircuitError(
             f"metadata.{OURS} is not as circuit wrote it: {what}. Export the run again."
@@ -179,11 +180,14 @@ def _scored_circuit(ours: dict[str, Any], nodes: list[Any], links: list[Any]) ->
     edges: dict[str, Measured | None] = {}
     if granularity == "edge":
         edges = {edge_name(*link, entry): measured for link, entry, measured in drawn}
-    graph.require_edges([*edges, *left_out])
+    if edges or left_out:
+        listable(graph).require_edges([*edges, *left_out])
     kept = set(edges) if granularity == "edge" else set(names.values())
     return ScoredCircuit(
         graph=graph,
-        circuit=chosen(graph, granularity, kept, text(ours["method"], "method"), ours["selection"]),
+        circuit=chosen(
+            graph, granularity, kept, text(ours["method"], "method"), text(ours["selection"], "selection")
+        ),
         scores=_scores(ours["scores"]),
         links={}
         if granularity == "edge"

@@ -205,7 +205,9 @@ def test_a_missing_field_is_named_with_its_entry(path: tuple[str, ...], said: st
         ({}, ("edges", "a7.h0->logits"), "does not fit its cfg: a7.h0 is not in this model"),
         ({"in_graph": True}, ("nodes", "m9"), "does not fit its cfg: m9 is not in this model"),
         (1, ("cfg", "n_layers"), "does not fit its cfg: a1.h0 is not in this model"),
-        (10**12, ("cfg", "n_layers"), "there must be a node a2.h0"),
+        (3, ("cfg", "n_layers"), "there must be a node a2.h0"),
+        (10**12, ("cfg", "n_layers"), "more than any model"),
+        (3000, ("cfg", "n_heads"), "more than can be listed"),
         (0, ("cfg", "n_heads"), "n_heads of cfg is 0"),
         (True, ("cfg", "n_heads"), "n_heads of cfg is True"),
         (3, ("cfg", "n_kv_heads"), "no whole groups"),
@@ -251,7 +253,7 @@ def test_a_pickle_of_anything_else_is_refused(value: object) -> None:
         ("nodes_scores", torch.zeros(3), "nodes_scores is [3]"),
         ("dst_nodes", ["logits"], "dst_nodes does not fit cfg: it has logits where a0.h0<q>"),
         ("src_nodes", ["input"], "src_nodes does not fit cfg: it has 1 names where 7"),
-        ("cfg", {"n_layers": 10**9, "n_heads": 10**9, "parallel_attn_mlp": False}, "edges_scores is [7, 15]"),
+        ("cfg", {"n_layers": 10**9, "n_heads": 10**9, "parallel_attn_mlp": False}, "more than any model"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(key: str, value: object, said: str) -> None:

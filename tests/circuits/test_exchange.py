@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -104,6 +107,69 @@ def test_half_a_file_is_refused(form: Format, cut: float) -> None:
     data = form.write(ScoredCircuit(graph, edge_circuit(graph, list(edges)[:9], "eap", "top 9"), edges=edges))
     with pytest.raises(CircuitError):
         form.read(data[: int(len(data) * cut)])
+
+
+VALUES = [None, "x", -1, 10**400, [], {}, [[1, 2]], True, 1.5, float("nan")]
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to everything within a JSON value."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, entry in entries:
+        yield (*path, key)
+        yield from places_in(entry, (*path, key))
+
+
+def spoilt(data: bytes, draw: random.Random) -> bytes:
+    """A file with one thing changed: a value of JSON, or bytes of any other."""
+    if data[:1] != b"{":
+        place = draw.randrange(len(data))
+        wrong = draw.choice([b"", b'"', b"1e999", b"nan", b"<", b"7", b"q", b"\xff"])
+        return data[:place] + wrong + data[place + draw.choice([0, 1, 9]) :]
+    tables = json.loads(data)
+    *path, last = draw.choice(list(places_in(tables)))
+    entry = tables
+    for key in path:
+        entry = entry[key]
+    entry[last] = draw.choice(VALUES)
+    return json.dumps(tables).encode()
+
+
+def test_whatever_is_changed_in_a_file_it_reads_or_is_refused(form: Format) -> None:
+    graph = Graph(1, 2, 1)
+    by_edges = ScoredCircuit(
+        graph,
+        edge_circuit(graph, ["m0->logits", "input->a0.h0<k>"], "eap", "top 2"),
+        {"m0": (0.5, 0.1)},
+        edges={"m0->logits": (0.1, 0.2), "input->m0": (0.3, None)},
+        model="mine",
+        extras={"a": {"b": [1]}},
+    )
+    circuit = Circuit(("m0",), "sae", "top 1")
+    by_nodes = ScoredCircuit(graph, circuit, {"m0": (0.5, 0.1)}, dict.fromkeys(graph.links(("m0",)), 0.5))
+    draw = random.Random(0)
+    refused = 0
+    for scored in (by_edges, by_nodes):
+        data = form.write(scored)
+        for _ in range(100):
+            try:
+                form.read(spoilt(data, draw))
+            except CircuitError:
+                refused += 1
+    assert refused > 40
+
+
+@pytest.mark.parametrize("n_layers", [10**12, 3000])
+def test_a_shape_beyond_all_models_is_refused_before_memory_is_full(n_layers: int) -> None:
+    scored = ScoredCircuit(Graph(2, 9, 9), edge_circuit(Graph(2, 9, 9), ["m0->m1"], "eap", "top 1"))
+    for name, said in (("dot", 'n_layers="2"'), ("neuronpedia", '"n_layers": 2'), ("graphml", ">2</data>")):
+        form = FORMATS.load(name)
+        text = form.write(scored).decode()
+        assert said in text
+        with pytest.raises(CircuitError, match="more than"):
+            form.read(text.replace(said, said.replace("2", str(n_layers)), 1).encode())
 
 
 def test_top_keeps_the_largest_by_size_and_ties_by_the_order_of_the_graph() -> None:
