@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from circuits.audit import Audit, verify
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import PromptError
@@ -57,6 +58,7 @@ class Plan:
     direct_references: name -> those that write to the logits, which is all that a direct method can see.
     edge_references: name -> edges of a known circuit, for methods that score edges.
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
+    verify: how many of a method's largest edges are measured again exactly.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -69,6 +71,7 @@ class Plan:
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     memory: int | None = None
+    verify: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Finding:
     verdicts: tuple[Verdict, ...]
     matches: tuple[Match, ...]
     seconds: float
+    audit: Audit | None = None
 
     @property
     def circuit(self) -> Circuit:
@@ -178,7 +182,8 @@ def discover(
             for ablation in ABLATIONS
         )
         matches = tuple(_matches(method, scores, choice.circuit, plan))
-        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
+        audit = verify(model, problem, scores, plan.verify) if plan.verify and scores.edges else None
+        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start, audit))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
     return Discovery(

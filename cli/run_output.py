@@ -106,6 +106,7 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
                 "reached": finding.choice.reached,
                 "verdicts": [asdict(verdict) for verdict in finding.verdicts],
                 "references": [asdict(known) for known in finding.matches],
+                **({} if finding.audit is None else {"audit": finding.audit.record()}),
             }
             for finding in found.findings
         ],

@@ -82,6 +82,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "device": ", ".join(map(str, model.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "memory": plan.memory,
+            "verify": plan.verify,
         },
         "model": {
             "name": found.model,
@@ -273,6 +274,7 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
                     for v in finding.verdicts
                 ],
                 "references": [asdict(known) for known in finding.matches],
+                "audit": finding.audit and finding.audit.record(),
                 "details": finding.scores.details,
             }
             for finding in found.findings

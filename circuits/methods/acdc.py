@@ -204,4 +204,5 @@ METHOD = Method(
     paper="Conmy et al. 2023, arXiv 2304.14997",
     options=AcdcOptions,
     score=score,
+    granularity="edge",
 )

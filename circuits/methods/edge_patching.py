@@ -48,4 +48,5 @@ METHOD = Method(
     paper="Wang et al. 2022, arXiv 2211.00593",
     options=EdgePatchingOptions,
     score=score,
+    granularity="edge",
 )

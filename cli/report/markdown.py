@@ -10,6 +10,7 @@ from circuits.discovery import Discovery, Finding
 from circuits.evaluation import six_things
 from circuits.scores import Scores
 from cli.wording import (
+    audit_words,
     baseline_line,
     conclusions,
     estimate,
@@ -111,9 +112,27 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
     if scores.edges is not None:
         yield _top(scores.edges, finding.circuit, "edge")
         yield "A component's score is the sum over the edges that leave it."
+    yield from _audit(finding)
     yield from reference_words(finding)
     yield from conclusions(scores.details)
     yield from _details(scores.details)
+
+
+def _audit(finding: Finding) -> Iterator[str]:
+    """The method's largest edges beside what cutting them does."""
+    if (audit := finding.audit) is None:
+        return
+    yield audit_words(audit)
+    rows = [
+        (
+            edge.edge,
+            f"{edge.score:.4g}",
+            f"{edge.exact:.4g} [{edge.low:.4g}, {edge.high:.4g}]",
+            "wrong sign" if edge.sign_error else "no effect that shows" if edge.false_positive else "",
+        )
+        for edge in audit.edges[:TOP]
+    ]
+    yield table(("edge", "score", "exact effect", "verdict"), rows)
 
 
 def _top(scores: Scores, circuit: Circuit, what: str) -> str:

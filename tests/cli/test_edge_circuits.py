@@ -68,3 +68,23 @@ def test_a_plan_prices_the_judging_of_edges(circuit: Invoke) -> None:
     for stage in ("eap: selection", "eap: judging", "eap: random circuits"):
         assert stages[stage]["cpu_seconds"] > 0
         assert stages[stage]["rows"] > 0
+
+
+def test_the_largest_edges_are_measured_again(circuit: Invoke, tmp_path: Path) -> None:
+    result = circuit("discover", *QUICK, "--verify", "8", "--top", "12", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "The 8 edges that eap ranks first, cut exactly on 12 prompts" in " ".join(result.stdout.split())
+    audit = read_run(tmp_path / "out").evaluation["methods"]["eap"]["audit"]
+    exact = {edge["edge"]: edge["exact"] for edge in audit["edges"]}
+    assert len(exact) == 8
+    # Attention is nearly saturated there, so gradients understate what comes before the movers.
+    assert exact["a0.h2->a1.h4<v>"] > 10
+    assert not audit["sign_errors"]
+    assert set(audit["false_positives"]) == set(exact) - KNOWN
+    assert "| a0.h2->a1.h4<v> |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_nothing_can_be_verified_without_edges(circuit: Invoke) -> None:
+    result = circuit("discover", "ioi", "--method", "logit-attribution", "--verify", "5")
+    assert result.exit_code == 2
+    assert "--verify 5 is for methods that score edges, such as eap" in " ".join(result.stderr.split())
