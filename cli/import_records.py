@@ -176,7 +176,8 @@ def documents(found: Imported) -> Iterator[tuple[str, bytes]]:
     scored = found.scored
     links, words = drawn_links(scored)
     scores, unit = drawn_scores(scored)
-    title = f"{found.file} ({found.format}), imported; {words}"
+    turned = " with its sign reversed" if found.sign_reversed else ""
+    title = f"{found.file} ({found.format}), imported{turned}; {words}"
     picture = drawing(scored.graph, scored.circuit, scores, links, title=title, unit=unit, signed=True)
     yield "circuit.graphml", to_graphml(scored).encode()
     yield "circuit.svg", svg(picture)
