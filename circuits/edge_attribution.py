@@ -32,7 +32,7 @@ from circuits.work import Work, Workload, total
 
 Rule = Literal["left", "right", "midpoint", "trapezoid"]
 
-CHUNK_BYTES = 128 * 2**20
+CHUNK_BYTES = 104 * 2**20
 """What prompts take at once on a CPU, whatever the budget: more is no faster there."""
 
 
@@ -121,8 +121,9 @@ def scores_by_gradient(
         return path(ends, points, rows_at_once, memory)
 
     matrices = prompt_matrices(model, problem, method.replace("-", " "), effects, len(points))
+    matrices *= replacement.sign
     details = {"options": options.model_dump(), "unit": unit}
-    return edge_scores(method, model.graph, replacement.sign * matrices, details=details)
+    return edge_scores(method, model.graph, matrices, details=details)
 
 
 def gradient_work(

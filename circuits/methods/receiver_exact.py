@@ -2,7 +2,8 @@
 
 The one idea: EAP takes the norm, the softmax and the activation that an edge runs into for linear; here these are
 worked out with the edge cut, and only what follows the receiver is to first order. Edges to the logits are exact.
-Between edge attribution and exact cuts in both cost and error.
+Between heads it comes nearest to exact cuts; where one edge carries nearly all that differs, as input->m0 often does,
+what follows bends as well, and the integrals of eap-ig-inputs and eap-ig-activations are better.
 Source: ours, after the QK fix of AtP* (Kramár et al. 2024, arXiv 2403.00745).
 Cost: two forward passes and a backward; and for every source, in all layers above it, queries, keys and what goes
 into the MLP: with n sources some n / 4 forward passes of the columns that differ (about 40 for GPT-2 small, where

@@ -336,8 +336,8 @@ def test_scores_do_not_change_with_batch_size_batch_order_or_memory(
 ) -> None:
     model = copy.copy(tiny("tiny-llama"))
     options = {"steps": 2} if "steps" in METHODS.load(name).options.model_fields else {}
-    whole = by_edge(name, model, problem(model, 14), **options)
-    threes = problem(model, 14, batch_size=3)
+    whole = by_edge(name, model, problem(model, 8), **options)
+    threes = problem(model, 8, batch_size=3)
     reversed_ = replace(threes, batches=threes.batches[::-1])
     for other, memory in ((threes, 2**30), (reversed_, prompt_bytes(model, 15))):
         model.memory = memory
