@@ -15,6 +15,7 @@ hypotheses, and has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -117,7 +118,7 @@ class Search:
         """Decides all edges; how many are decided, after each forward pass."""
         n_decided = 0
         for edges in self._stages():
-            dead = [edge for edge in edges if not self._feeds(ends(edge)[1])]
+            dead = [edge for edge in edges if not any(map(self._feeds, self._readers(edge)))]
             for edge in dead:
                 self.cut[self.graph.places[edge]] = True
             n_decided += len(dead)
@@ -133,6 +134,12 @@ class Search:
             target = self.graph.node(ends(edge)[1])
             by_stage.setdefault((target.layer, target.kind == "mlp"), []).append(edge)
         return [by_stage[stage] for stage in sorted(by_stage, reverse=True)]
+
+    def _readers(self, edge: str) -> tuple[str, ...]:
+        """The nodes that read what the edge carries: all heads of a group where it enters their keys or values."""
+        target = self.graph.node(ends(edge)[1])
+        group = self.graph.n_heads // self.graph.n_kv_heads if edge.endswith(("<k>", "<v>")) else 1
+        return tuple(replace(target, index=target.index + more).name for more in range(group))
 
     def _feeds(self, node: str) -> bool:
         """Whether anything still reads what the node writes."""

@@ -204,6 +204,9 @@ SCORED = [
     ("relevance-patching", {"positions": "named"}),
     ("logit-attribution", {"contrast": True}),
     ("sae", {"features": 20, "epochs": 5, "trials": 2}),
+    ("edge-patching", {"edges": "*->logits, m0->a1.*"}),
+    ("path-patching", {"receivers": "a2.*", "position": "all"}),
+    ("acdc", {"threshold": 0.3}),
 ]
 
 
