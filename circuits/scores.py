@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from circuits.circuit import Circuit
 from circuits.errors import CircuitError
 
 
@@ -27,6 +28,7 @@ class Scores:
     details: what the method has to say beside the scores, ready for JSON (controls, options, notes).
     links: (source, target) -> score of what flows between two nodes, where the method measures it.
     edges: scores of every edge it measures, where it does; components are then edge names (circuits.graph).
+    circuit: the one that the method itself chooses, where it does.
     parts: scores of what is finer than a component, such as the inputs of heads; named as the method says.
     artifacts: file stem -> tensors by name, what the method learned and a run folder may keep as safetensors.
     """
@@ -41,6 +43,7 @@ class Scores:
     artifacts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     parts: Scores | None = None
     edges: Scores | None = None
+    circuit: Circuit | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] != len(self.components):

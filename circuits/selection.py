@@ -1,6 +1,7 @@
 """Selection: from scores to a circuit, of components or of edges, by one of five rules.
 
-    pruned        from the weakest score up, leave out whatever the discovery prompts do not need
+    pruned        from the weakest score up, leave out whatever the discovery prompts do not need; the method's own
+                  circuit where it is itself a way to prune (ACDC)
     smallest      the shortest prefix of the ranking that is faithful enough on the discovery prompts
     top           the n components with the largest scores
     threshold     all components whose score is at least a share of the largest one
@@ -128,6 +129,8 @@ def select(
     """
     among = _candidates(scores, graph)
     check(selection, scores.method, len(among.order), scores.unit, among.what)
+    if selection.rule == "pruned" and scores.circuit is not None:
+        return Choice(scores.circuit, bool(scores.circuit.kept))
     if selection.rule == "pruned":
         return _pruned(among, selection, faithfulness, progress)
     if selection.rule == "smallest":

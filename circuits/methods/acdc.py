@@ -14,7 +14,8 @@ hypotheses, and has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from dataclasses import replace
 from typing import Literal
 
@@ -24,7 +25,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from circuits.circuit import Circuit, edge_circuit, ends
+from circuits.circuit import edge_circuit, ends
 from circuits.edge_patches import EdgeBench
 from circuits.edge_scores import edge_scores
 from circuits.engine.edges import Cut
@@ -60,7 +61,7 @@ def score(model: Model, problem: Problem, options: AcdcOptions) -> Scores:
     """An edge's score is the change that its cut made when it was tested: positive where it supports the behaviour,
     or (kl) where the rest falls short without it; 0 where it was cut untested.
 
-    details: kept_edges, the circuit; forwards, rows: passes over the prompts, and hypotheses that they held.
+    circuit: what is left standing. details: kept_edges, the same; forwards, rows: passes over the prompts, and hypotheses that they held.
     Raises ModelError where the engine does not cover the model.
     """
     swapped = ReplacementOptions(direction="noising", ablation=options.ablation)
@@ -69,30 +70,21 @@ def score(model: Model, problem: Problem, options: AcdcOptions) -> Scores:
     search = Search(model.graph, bench.measure, options)
     for n_decided in search.run():
         problem.progress(METHOD.name, n_decided, done)
-    kept = [edge for edge in model.graph.places if edge in search.kept]
+    rule = f"edges whose cut changed the metric by {options.threshold:g} or more"
+    circuit = edge_circuit(model.graph, search.kept, METHOD.name, rule)
     samples = np.zeros((len(bench.order), len(model.graph.sources), len(model.graph.readers)))
     for edge, change in search.changes.items():
         samples[:, *model.graph.places[edge]] = change
     details = {
         "options": options.model_dump(),
         "unit": "change of the metric by the cut when it was tested",
-        "kept_edges": kept,
+        "kept_edges": list(circuit.kept),
         "n_untested": done - len(search.changes),
         "forwards": search.forwards,
         "rows": search.rows,
         "prompt_passes": search.rows * len(bench.order),
     }
-    return edge_scores(METHOD.name, model.graph, samples, details=details)
-
-
-def kept_circuit(graph: Graph, scores: Scores) -> Circuit:
-    """The circuit that ACDC left standing."""
-    options = scores.details["options"]
-    kept = scores.details["kept_edges"]
-    assert isinstance(options, Mapping)
-    assert isinstance(kept, list)
-    rule = f"edges whose cut changed the metric by {options['threshold']:g} or more"
-    return edge_circuit(graph, kept, scores.method, rule)
+    return replace(edge_scores(METHOD.name, model.graph, samples, details=details), circuit=circuit)
 
 
 Measure = Callable[[Cut], Float[np.ndarray, "row prompt"]]

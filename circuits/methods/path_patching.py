@@ -52,7 +52,7 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
 
     Positive where its paths to the receivers support the behaviour; 0 for a sender that feeds none of them.
 
-    edges: where there is a single receiver, the same of each sender that feeds it.
+    links: where there is a single receiver, the same of each sender that feeds it.
     Raises ModelError where the engine does not cover the model, CircuitError for a receiver that does not exist, and
     where the metric is the same on clean and corrupt prompts.
     """
@@ -91,8 +91,8 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
         "receivers": list(receivers),
         "whole_effect": whole,
     }
-    edges = _edges(graph, senders, receivers, samples)
-    return Scores(METHOD.name, senders, samples, details=details, edges=edges)
+    links = _links(graph, senders, receivers, samples) if len(receivers) == 1 else {}
+    return Scores(METHOD.name, senders, samples, details=details, links=links)
 
 
 def _where(batch: Batch, position: str) -> Bool[Tensor, "prompt pos"] | None:
@@ -103,14 +103,12 @@ def _where(batch: Batch, position: str) -> Bool[Tensor, "prompt pos"] | None:
     return where
 
 
-def _edges(
+def _links(
     graph: Graph, senders: tuple[str, ...], receivers: tuple[str, ...], samples: np.ndarray
-) -> Scores | None:
-    if len(receivers) != 1:
-        return None
-    feeding = [i for i, sender in enumerate(senders) if f"{sender}->{receivers[0]}" in graph.places]
-    names = tuple(f"{senders[i]}->{receivers[0]}" for i in feeding)
-    return Scores(METHOD.name, names, samples[:, feeding])
+) -> dict[tuple[str, str], float]:
+    target = receivers[0].split("<")[0]
+    values = zip(senders, samples.mean(0).tolist(), strict=True)
+    return {(sender, target): value for sender, value in values if graph.feeds(sender, target)}
 
 
 METHOD = Method(

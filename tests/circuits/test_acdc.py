@@ -20,11 +20,11 @@ from circuits.errors import CircuitError, ModelError
 from circuits.graph import Graph
 from circuits.interventions import resample_donor
 from circuits.methods import METHODS
-from circuits.methods.acdc import AcdcOptions, Search, kept_circuit
+from circuits.methods.acdc import AcdcOptions, Search
 from circuits.methods.method import Problem
 from circuits.metrics import Closeness, logit_difference
 from circuits.models.bridge import BridgeModel, load_model
-from circuits.patches import SwapOptions
+from circuits.patches import ReplacementOptions
 from circuits.readout import Readout
 from circuits.scores import Scores
 
@@ -178,10 +178,11 @@ def test_what_is_left_standing_is_the_circuit_that_was_measured(tiny: Tiny, prob
     model = tiny("tiny-gpt2")
     asked = problem(model)
     scores = _score(model, asked, threshold=0.01)
-    circuit = kept_circuit(model.graph, scores)
+    circuit = scores.circuit
+    assert circuit is not None
     assert circuit == edge_circuit(model.graph, _kept(scores), "acdc", circuit.selection)
     assert "0.01" in circuit.selection
-    bench = EdgeBench(model, asked, SwapOptions(), "test", closeness=True)
+    bench = EdgeBench(model, asked, ReplacementOptions(), "test", closeness=True)
     left = bench.measure(kept_masks(model.graph, [_kept(scores)]))[0]
     assert scores.edges is not None
     cut = [i for i, edge in enumerate(scores.edges.components) if edge not in set(_kept(scores))]
