@@ -235,7 +235,7 @@ def test_prompts_worked_one_by_one_have_their_own_divergence(tiny: Tiny, problem
     assert model.weights is not None
     batch = problem(model).batches[0]
     readout = Readout(batch, Closeness(model.run(batch.clean).logits))
-    cut = cut_masks(model.graph, [["input->logits"], ["m0->m1", "a0.h0->logits"]])
+    cut = cut_masks(model.graph, [["m1->logits"], ["input->m0", "m2->logits"]])
     large, small = (
         EdgeRun(ExactRun(model.weights, batch.clean, resample_donor(batch.corrupt), memory), model.graph)
         .measure(cut, readout)
