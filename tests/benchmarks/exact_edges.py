@@ -18,7 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
@@ -75,10 +75,10 @@ def acdc(model: BridgeModel, problem: Problem, threshold: float, rounds: int) ->
                 lambda options=options: scored(model, problem, "acdc", **options),
                 1 if at_once == 1 else rounds,
             )
-            kept.add(tuple(found["kept_edges"]))  # type: ignore[arg-type]
+            kept.add(tuple(found["kept_edges"]))
             print(
                 f"acdc, {order}, {at_once} at once: {found['forwards']} forwards, {found['rows']} rows, "
-                f"{seconds:.2f} s; keeps {len(found['kept_edges'])} edges, {found['n_untested']} cut untested"  # type: ignore[arg-type]
+                f"{seconds:.2f} s; keeps {len(found['kept_edges'])} edges, {found['n_untested']} cut untested"
             )
         if len(kept) != 1:
             sys.exit(f"{order}: the circuits differ")
