@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -61,7 +60,8 @@ def score(model: Model, problem: Problem, options: AcdcOptions) -> Scores:
     """An edge's score is the change that its cut made when it was tested: positive where it supports the behaviour,
     or (kl) where the rest falls short without it; 0 where it was cut untested.
 
-    circuit: what is left standing. details: kept_edges, the same; forwards, rows: passes over the prompts, and hypotheses that they held.
+    circuit: what is left standing. details: kept_edges, the same; forwards, rows: passes over the prompts, and
+    hypotheses that they held.
     Raises ModelError where the engine does not cover the model.
     """
     swapped = ReplacementOptions(direction="noising", ablation=options.ablation)
