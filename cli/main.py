@@ -7,6 +7,7 @@ import gc
 import typer
 
 from cli.discover import discover
+from cli.evaluate import evaluate
 from cli.listings import methods, models, tasks
 from cli.plan import plan
 from cli.train import train
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, plan, tasks, models, methods, train):
+for command in (discover, evaluate, plan, tasks, models, methods, train):
     app.command()(command)
 
 

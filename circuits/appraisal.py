@@ -1,0 +1,97 @@
+"""Appraisal: everything that is asked of one circuit under one ablation.
+
+The one idea: a circuit is believed for what it withstands. Faithfulness with chance beside it, the curve of its
+ranking over sizes, completeness, minimality, hypothesis tests; each states the prompts that it ran on. What needs
+many random circuits runs on the first of the prompts, the circuit's own figures on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from circuits.circuit import Circuit
+from circuits.completeness import Completeness, completeness
+from circuits.curves import Curves, curves
+from circuits.errors import CircuitError
+from circuits.evaluation import Bench, Verdict, judge, six_things
+from circuits.hypotheses import HypothesisTest, hypothesis_tests
+from circuits.minimality import Minimality, minimality
+from circuits.progress import Progress, silent
+from circuits.scores import Scores
+
+FEW = 32
+"""Prompts that hundreds of circuits run on: more would say little more of means that are held side by side."""
+
+PARTS = ("curve", "completeness", "minimality", "tests")
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """A circuit under one ablation; None (or empty) for what was left out.
+
+    prompts: the prompt set in words; total: how many components or edges a circuit may leave out.
+    settings: five of the six things that make figures comparable; the sixth is how many prompts, see stated.
+    """
+
+    verdict: Verdict
+    prompts: str
+    total: int
+    settings: Mapping[str, str]
+    curves: Curves | None = None
+    completeness: Completeness | None = None
+    minimality: Minimality | None = None
+    tests: tuple[HypothesisTest, ...] = ()
+
+    def stated(self, n_prompts: int) -> dict[str, str]:
+        """All six things, for a figure on the first n_prompts."""
+        first = "" if n_prompts == self.verdict.n_prompts else f"the first {n_prompts} of "
+        return {**self.settings, "prompt set": f"{first}{self.verdict.n_prompts} {self.prompts}"}
+
+
+def appraise(
+    at: Bench,
+    circuit: Circuit,
+    scores: Scores | None,
+    *,
+    prompts: str,
+    names: Sequence[str],
+    seed: int,
+    skip: Collection[str] = (),
+    progress: Progress = silent,
+) -> Appraisal:
+    """Every part that is not skipped. names: what errors call each prompt, in the order of the prompt set.
+
+    Raises CircuitError where the metric is no number on some prompt (named), or tells nothing from everything.
+    """
+    require_numbers(at, names)
+    few = at.first(FEW).remembering()
+    verdict = judge(at, circuit, seed=seed, progress=progress)
+    wanted = {part: part not in skip for part in PARTS}
+    return Appraisal(
+        verdict,
+        prompts,
+        len(at.played),
+        six_things(verdict, at.played, at.model.graph, ""),
+        curves(at, scores, seed=seed, chance=few, progress=progress)
+        if wanted["curve"] and scores is not None
+        else None,
+        completeness(few, circuit, seed=seed, progress=progress) if wanted["completeness"] else None,
+        minimality(few, circuit, seed=seed, progress=progress) if wanted["minimality"] else None,
+        hypothesis_tests(at, few, circuit, seed=seed, progress=progress) if wanted["tests"] else (),
+    )
+
+
+def require_numbers(at: Bench, names: Sequence[str]) -> None:
+    """Raises CircuitError naming the first prompt on which the metric is no finite number."""
+    for what, row in zip(
+        ("with all replaced", "with all kept"), at.ends.metric.double().numpy(), strict=True
+    ):
+        if not (good := np.isfinite(row)).all():
+            first = int(np.argmin(good))
+            raise CircuitError(
+                f"{names[first]}: the metric is {row[first]:g} {what} ({at.ablation} ablation), so nothing can be "
+                "judged: the model's activations overflow. Leave the prompt out, or load with --dtype float32."
+            )
