@@ -138,7 +138,7 @@ class Measured:
 
     nothing: Float[np.ndarray, "prompt"]
     everything: Float[np.ndarray, "prompt"]
-    inside: tuple[Float[np.ndarray, "circuit prompt"], ...]
+    inside: tuple[Float[np.ndarray, "_ prompt"], ...]
 
 
 def measured(at: Bench, lists: Sequence[Sequence[Sequence[str]]], progress: Progress = silent) -> Measured:

@@ -74,8 +74,7 @@ def hypothesis_tests(
     tie = TIE * abs(float((found.everything - found.nothing).mean()))
     drawn = random_edge_circuits if at.granularity == "edge" else random_circuits
     others = drawn(at.model.graph, at.played, circuit, n_random, seed)
-    near, far = _distances(chance, [circuit.kept, *others], progress)
-    n_prompts = sum(len(batch) for batch in chance.batches)
+    near, far, n_prompts = _distances(chance, [circuit.kept, *others], progress)
     return (
         equivalence(own, found.everything, tie=tie),
         independence(rest, found.everything, seed=seed),
@@ -91,11 +90,12 @@ def _rest(at: Bench, kept: tuple[str, ...]) -> tuple[str, ...]:
 
 def _distances(
     at: Bench, circuits: list[tuple[str, ...]], progress: Progress
-) -> tuple[Float[np.ndarray, "circuit"], Float[np.ndarray, "circuit"]]:
-    """Mean size of the difference from the model: of each circuit alone, and of the model without it."""
+) -> tuple[Float[np.ndarray, "circuit"], Float[np.ndarray, "circuit"], int]:
+    """Mean size of the difference from the model: of each circuit alone, and of the model without it; over how many
+    prompts."""
     found = measured(at, [circuits, [_rest(at, circuit) for circuit in circuits]], progress)
     near, far = (np.abs(inside - found.everything).mean(1) for inside in found.inside)
-    return near, far
+    return near, far, len(found.everything)
 
 
 def equivalence(
@@ -116,7 +116,7 @@ def equivalence(
     verdict = "which rules out that the two do equally well" if p <= ALPHA else "which a fair coin allows"
     return HypothesisTest(
         "equivalence",
-        f"the circuit beats the model on half of all prompts, give or take {EPSILON:.0%}",
+        f"the circuit beats the model on {0.5 - EPSILON:.0%} to {0.5 + EPSILON:.0%} of all prompts",
         share,
         p,
         f"The circuit's metric is above the model's on {share:.0%} of {n} prompts, {verdict}.",

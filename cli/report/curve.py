@@ -42,7 +42,6 @@ def curve_picture(judged: Sequence[Judged]) -> Figure:
             axes.set_title(title, size=7, weight="bold", loc="left")
             if i == 0:
                 axes.set_ylabel("faithfulness")
-                axes.legend(fontsize=5.5, frameon=False, loc="upper left")
     return figure
 
 
@@ -61,6 +60,7 @@ def _draw_curves(axes: Axes, curves: Curves, unit: str) -> None:
     axes.set_xticks(SHARES, [f"{100 * share:g}%\n{n[share]}" for share in SHARES], size=5)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"share of {unit} kept, and how many", labelpad=2)
+    axes.legend(fontsize=5.5, frameon=False, loc="center left")
     axes.tick_params(width=0.4, length=2, labelsize=5.5)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -89,9 +89,9 @@ def stability_picture(judged: Sequence[Judged]) -> Figure:
             BAR, len(judged) - 0.45, f"bar {BAR:g}", size=5.5, color=_ABSOLUTE, ha="center", va="bottom"
         )
         axes.set_yticks(range(len(judged)), [entry.recorded.circuit.method for entry in judged])
-        axes.set_ylim(-0.5, len(judged) - 0.5)
+        axes.set_ylim(len(judged) - 0.5, -0.5)
         axes.set_xlim(0, 1.02)
-        axes.set_xlabel("mean pairwise Jaccard over draws of the prompts (cross: noise)", labelpad=2)
+        axes.set_xlabel("mean pairwise Jaccard over draws (cross: noise)", labelpad=2)
         axes.tick_params(width=0.4, length=2, labelsize=6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -94,10 +94,11 @@ def _methods_section(record: Mapping[str, Any], judged: tuple[Judged, ...]) -> I
             "Minimality and the tests follow Shi et al. 2024. A member is needless where its removal does "
             f"not move the metric more than the removal of a stranger does, for {QUANTILE:.0%} of the "
             "strangers that random paths bring into the circuit (binomial test, Bonferroni, level "
-            f"{ALPHA:g}). Equivalence counts the prompts on which the circuit beats the model (within "
-            f"{EPSILON:.0%} of one half); independence is a permutation test on HSIC with {PERMUTATIONS} "
-            "permutations; sufficiency and partial necessity hold the circuit against random ones of its "
-            "size. A hypothesis that is not rejected is not thereby shown."
+            f"{ALPHA:g}). Equivalence counts the prompts on which the circuit beats the model "
+            f"({0.5 - EPSILON:.0%} to {0.5 + EPSILON:.0%} counts as equal); independence is a permutation "
+            f"test on HSIC with {PERMUTATIONS} permutations; sufficiency and partial necessity hold the "
+            "circuit against random ones of its size. A hypothesis that is not rejected is not thereby "
+            "shown."
         )
     if any(entry.redrawn.stability for entry in judged):
         yield (
@@ -176,7 +177,7 @@ def _knockouts(found: Completeness) -> str:
         (name, str(len(k.removed)), estimate(k.circuit), estimate(k.model), estimate(k.gap))
         for name, k in (
             ("nothing", found.nothing_removed),
-            *((f"greedy, {len(k.removed)} members", k) for k in (*found.greedy[:1], *last)),
+            *((f"greedy, step {len(k.removed)}", k) for k in (*found.greedy[:1], *last)),
             ("the worst", found.worst),
         )
     ]
