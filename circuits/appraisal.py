@@ -21,6 +21,7 @@ from circuits.hypotheses import HypothesisTest, hypothesis_tests
 from circuits.minimality import Minimality, minimality
 from circuits.progress import Progress, silent
 from circuits.scores import Scores
+from circuits.statistics import bootstrap_interval
 
 FEW = 32
 """Prompts that hundreds of circuits run on: more would say little more of means that are held side by side."""
@@ -67,6 +68,7 @@ def appraise(
     Raises CircuitError where the metric is no number on some prompt (named), or tells nothing from everything.
     """
     require_numbers(at, names)
+    require_difference(at, prompts, seed)
     few = at.first(FEW).remembering()
     verdict = judge(at, circuit, seed=seed, progress=progress)
     wanted = {part: part not in skip for part in PARTS}
@@ -95,3 +97,15 @@ def require_numbers(at: Bench, names: Sequence[str]) -> None:
                 f"{names[first]}: the metric is {row[first]:g} {what} ({at.ablation} ablation), so nothing can be "
                 "judged: the model's activations overflow. Leave the prompt out, or load with --dtype float32."
             )
+
+
+def require_difference(at: Bench, prompts: str, seed: int) -> None:
+    """Raises CircuitError where everything kept may do no better than nothing kept, for all that the prompts say."""
+    nothing, everything = at.ends.metric.double().numpy()
+    low, high = bootstrap_interval(everything - nothing, seed=seed)
+    if low <= 0 <= high:
+        raise CircuitError(
+            f"On {prompts} the metric is {everything.mean():.3g} with all kept and {nothing.mean():.3g} with all "
+            f"replaced ({at.ablation} ablation), which may be no difference at all: faithfulness is undefined. "
+            "Choose other prompts, another task or another --ablation."
+        )
