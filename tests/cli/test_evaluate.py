@@ -178,6 +178,19 @@ def test_a_circuit_of_edges_is_judged_and_a_needless_edge_found(
     assert "imported" in found["stability_note"]
 
 
+def test_another_draw_of_the_same_task_holds_no_prompt_that_was_discovered_on(made: Path) -> None:
+    """With the run's own seed, half of what is drawn was discovered on."""
+    from circuits.models.bridge import load_model
+    from circuits.run_evaluation import prompts_of
+    from cli.evaluate import _drawn
+
+    held = read_run(made)
+    drawn = _drawn(held, load_model("planted-ioi"), "ioi", 16, seed=0)
+    clean = {pair.clean for pair in drawn.pairs}
+    assert clean <= {pair.clean for pair in prompts_of(held, "judged")}
+    assert not clean & {pair.clean for pair in prompts_of(held, "discovery")}
+
+
 def test_parts_can_be_left_out(circuit: Invoke, made: Path, tmp_path: Path) -> None:
     skipped = [w for part in ("completeness", "minimality", "tests", "stability") for w in ("--skip", part)]
     result = circuit("evaluate", made, *skipped, "--pairs", "4", "--output", "out")
