@@ -67,35 +67,41 @@ def appraise(
 
     Raises CircuitError where the metric is no number on some prompt (named), or tells nothing from everything.
     """
-    require_numbers(at, names)
+    require_numbers(at, circuit, names)
     require_difference(at, prompts, seed)
     few = at.first(FEW).remembering()
-    verdict = judge(at, circuit, seed=seed, progress=progress)
-    wanted = {part: part not in skip for part in PARTS}
+
+    def part(name: str) -> Progress:
+        return lambda what, done, total: progress(f"{circuit.method}, {name}: {what}", done, total)
+
+    verdict = judge(at, circuit, seed=seed, progress=part("faithfulness"))
+    wanted = {name: name not in skip for name in PARTS}
     return Appraisal(
         verdict,
         prompts,
         len(at.played),
         six_things(verdict, at.played, at.model.graph, ""),
-        curves(at, scores, seed=seed, chance=few, progress=progress)
+        curves(at, scores, seed=seed, chance=few, progress=part("curve"))
         if wanted["curve"] and scores is not None
         else None,
-        completeness(few, circuit, seed=seed, progress=progress) if wanted["completeness"] else None,
-        minimality(few, circuit, seed=seed, progress=progress) if wanted["minimality"] else None,
-        hypothesis_tests(at, few, circuit, seed=seed, progress=progress) if wanted["tests"] else (),
+        completeness(few, circuit, seed=seed, progress=part("completeness"))
+        if wanted["completeness"]
+        else None,
+        minimality(few, circuit, seed=seed, progress=part("minimality")) if wanted["minimality"] else None,
+        hypothesis_tests(at, few, circuit, seed=seed, progress=part("tests")) if wanted["tests"] else (),
     )
 
 
-def require_numbers(at: Bench, names: Sequence[str]) -> None:
-    """Raises CircuitError naming the first prompt on which the metric is no finite number."""
-    for what, row in zip(
-        ("with all replaced", "with all kept"), at.ends.metric.double().numpy(), strict=True
-    ):
+def require_numbers(at: Bench, circuit: Circuit, names: Sequence[str]) -> None:
+    """Raises CircuitError naming the first prompt on which the metric of either end, or of the circuit, is no
+    finite number."""
+    metric = np.concatenate([at.ends.metric.numpy(), at.outcome([circuit.kept]).metric.numpy()])
+    for what, row in zip(("all replaced", "all kept", "the circuit alone"), metric, strict=True):
         if not (good := np.isfinite(row)).all():
             first = int(np.argmin(good))
             raise CircuitError(
-                f"{names[first]}: the metric is {row[first]:g} {what} ({at.ablation} ablation), so nothing can be "
-                "judged: the model's activations overflow. Leave the prompt out, or load with --dtype float32."
+                f"{names[first]}: the metric is {row[first]:g} with {what} ({at.ablation} ablation), so nothing can "
+                "be judged: the model's activations overflow. Leave the prompt out, or load with --dtype float32."
             )
 
 

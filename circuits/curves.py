@@ -146,7 +146,7 @@ def measured(at: Bench, lists: Sequence[Sequence[Sequence[str]]], progress: Prog
     rows: dict[frozenset[str], int] = {}
     for circuit in ((), at.played, *(circuit for some in lists for circuit in some)):
         rows.setdefault(frozenset(circuit), len(rows))
-    metric = at.outcome([sorted(circuit) for circuit in rows], progress).metric.double().numpy()
+    metric = at.outcome(list(rows), progress).metric.double().numpy()
     require_scale(at.ablation, float(metric[0].mean()), float(metric[rows[frozenset(at.played)]].mean()))
     inside = tuple(metric[[rows[frozenset(circuit)] for circuit in some]] for some in lists)
     return Measured(metric[0], metric[rows[frozenset(at.played)]], inside)

@@ -153,7 +153,7 @@ def redraw(model: Model, run: RunFolder, entry: Recorded, asked: Asked, progress
     discovery = prompts_of(run, "discovery")
     method = entry.circuit.method
     if not discovery or method not in METHODS.names() or method not in _options(run):
-        return Redrawn(note="the run does not say how its scores can be made again (it was imported)")
+        return Redrawn(note="the run does not say how its scores can be made again, as where it was imported")
     scores = score_again(model, run, method, asked.batch_size, progress)
     whole = scores.edges if entry.edges else scores
     if whole is None:

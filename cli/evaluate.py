@@ -57,6 +57,9 @@ def evaluate(
     device: Annotated[
         str, typer.Option(help="Where the model runs, with the same words as for discover.")
     ] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; the run's if not given.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="What the work may take on top of the model, such as 4GB.")
     ] = None,
@@ -90,7 +93,7 @@ def evaluate(
     room = None if memory is None else parse_bytes(memory)
     with progress(quiet=json) as show:
         start = time.perf_counter()
-        loaded, same = _model(held, model, device, room, show)
+        loaded, same = _model(held, model, device, dtype, room, show)
         seeded = seed if seed is not None else int(held.run.get("config", {}).get("seed", 0))
         own, others = _prompts(held, loaded, tasks, pairs, seeded)
         asked = Asked(methods, own, others, ablations, seeded, batch_size, skipped, same)
@@ -141,7 +144,7 @@ def _tasks(names: list[str]) -> tuple[str, ...]:
 
 
 def _model(
-    run: RunFolder, name: str | None, device: str, memory: int | None, show: Progress
+    run: RunFolder, name: str | None, device: str, dtype: str | None, memory: int | None, show: Progress
 ) -> tuple[BridgeModel, bool]:
     """The model to judge in, and whether it is the one that the run scored."""
     from circuits.errors import ModelError
@@ -161,8 +164,8 @@ def _model(
             f"The model of {run.path} cannot be found; say where it is with --model. {problem}"
         ) from None
     show("loading the model", 0, 1)
-    dtype = str(config.get("dtype", "float32"))
-    loaded = load_model(source, device=device, dtype=dtype, memory=memory)
+    kind = dtype or str(config.get("dtype", "float32"))
+    loaded = load_model(source, device=device, dtype=kind, memory=memory)
     show("loading the model", 1, 1)
     same = weights_hash(loaded.directory) == known.get("weights_sha256")
     if not same and not name and "weights_sha256" in known:

@@ -111,7 +111,7 @@ def test_a_metric_that_is_no_number_names_the_prompt() -> None:
 
     at = made_bench(GRAPH, worth)
     with pytest.raises(CircuitError, match=r"^prompt 7: the metric is nan with all kept"):
-        require_numbers(at, ["prompt 1", "prompt 4", "prompt 7", "prompt 9"])
+        require_numbers(at, Circuit((), "x", "y"), ["prompt 1", "prompt 4", "prompt 7", "prompt 9"])
 
 
 def test_a_scale_that_may_have_no_length_leaves_faithfulness_undefined() -> None:
