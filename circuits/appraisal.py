@@ -58,17 +58,11 @@ def appraise(
     scores: Scores | None,
     *,
     prompts: str,
-    names: Sequence[str],
     seed: int,
     skip: Collection[str] = (),
     progress: Progress = silent,
 ) -> Appraisal:
-    """Every part that is not skipped. names: what errors call each prompt, in the order of the prompt set.
-
-    Raises CircuitError where the metric is no number on some prompt (named), or tells nothing from everything.
-    """
-    require_numbers(at, circuit, names)
-    require_difference(at, prompts, seed)
+    """Every part that is not skipped; see require_numbers and require_difference for what should be asked before."""
     few = at.first(FEW).remembering()
 
     def part(name: str) -> Progress:
@@ -94,7 +88,7 @@ def appraise(
 
 def require_numbers(at: Bench, circuit: Circuit, names: Sequence[str]) -> None:
     """Raises CircuitError naming the first prompt on which the metric of either end, or of the circuit, is no
-    finite number."""
+    finite number. names: of each prompt, in the order of the prompt set."""
     metric = np.concatenate([at.ends.metric.numpy(), at.outcome([circuit.kept]).metric.numpy()])
     for what, row in zip(("all replaced", "all kept", "the circuit alone"), metric, strict=True):
         if not (good := np.isfinite(row)).all():

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 
 import numpy as np
 
-from circuits.appraisal import PARTS, Appraisal, appraise
+from circuits.appraisal import PARTS, Appraisal, appraise, require_difference, require_numbers
 from circuits.batches import Batch, make_batches
 from circuits.discovery import ABLATIONS
 from circuits.errors import CircuitError, RunFolderError
@@ -111,19 +112,23 @@ def evaluate_run(
         return edge_bench(found) if edges else found
 
     def appraised(entry: Recorded, place: int, ablation: Ablation, skip: Collection[str]) -> Appraisal:
-        if entry.edges:
-            require_engine(model, judged_on(place), "Judging a circuit of edges")
         return appraise(
             at(place, ablation, entry.played, entry.edges),
             entry.circuit,
             entry.scores,
             prompts=places[place].about,
-            names=places[place].names,
             seed=asked.seed,
             skip=skip,
             progress=progress,
         )
 
+    # All that can be refused is refused before the long work begins.
+    for entry, (place, prompts), ablation in product(every, enumerate(places), asked.ablations):
+        if entry.edges:
+            require_engine(model, judged_on(place), "Judging a circuit of edges")
+        asks = at(place, ablation, entry.played, entry.edges)
+        require_numbers(asks, entry.circuit, prompts.names)
+        require_difference(asks, prompts.about, asked.seed)
     before = tuple(
         (prompts.task, baseline(model, judged_on(i), metric_named(prompts.metric), seed=asked.seed))
         for i, prompts in enumerate(places)
