@@ -184,7 +184,7 @@ def score_again(
     """The scores of a run's method on the run's discovery prompts, made as they were then."""
     entry = METHODS.load(method)
     pairs = prompts_of(run, "discovery")
-    references = {name: frozenset(heads) for name, heads in run.run.get("references", {}).items()}
+    references = {name: frozenset(heads) for name, heads in (run.run.get("references") or {}).items()}
     config = run.run["config"]
     problem = Problem(
         make_batches(model, pairs, batch_size=batch_size),
@@ -199,7 +199,7 @@ def score_again(
 
 
 def _options(run: RunFolder) -> dict[str, dict[str, object]]:
-    found = run.run.get("config", {}).get("methods", {})
+    found = (run.run.get("config") or {}).get("methods")
     return found if isinstance(found, dict) else {}
 
 
@@ -210,7 +210,7 @@ def prompts_of(run: RunFolder, half: str) -> tuple[PromptPair, ...]:
 
 def prompt_numbers(run: RunFolder, half: str) -> tuple[int, ...]:
     """Where those prompts stand in prompts.jsonl. Raises RunFolderError where they do not."""
-    numbers = run.run.get("prompts", {}).get(half, [])
+    numbers = (run.run.get("prompts") or {}).get(half) or []
     good = isinstance(numbers, list) and all(
         isinstance(i, int) and 0 <= i < len(run.prompts) for i in numbers
     )
@@ -227,7 +227,7 @@ def own_prompts(run: RunFolder, n: int | None) -> PromptSet | None:
     numbers = prompt_numbers(run, "judged")[:n]
     if not numbers:
         return None
-    config = run.run.get("config", {})
+    config = run.run.get("config") or {}
     try:
         task, metric = str(config["task"]), str(config["metric"])
     except (KeyError, TypeError) as problem:

@@ -94,7 +94,7 @@ def evaluate(
     with progress(quiet=json) as show:
         start = time.perf_counter()
         loaded, same = _model(held, model, device, dtype, room, show)
-        seeded = seed if seed is not None else int(held.run.get("config", {}).get("seed", 0))
+        seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
         own, others = _prompts(held, loaded, tasks, pairs, seeded)
         asked = Asked(methods, own, others, ablations, seeded, batch_size, skipped, same)
         before, judged = evaluate_run(loaded, held, asked, show)
@@ -151,8 +151,8 @@ def _model(
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model, weights_hash
 
-    config, known = run.run.get("config", {}), run.run.get("model", {})
-    wanted = name or config.get("model") or known.get("name") or run.circuit.get("model", {}).get("name")
+    config, known = run.run.get("config") or {}, run.run.get("model") or {}
+    wanted = name or config.get("model") or known.get("name") or (run.circuit.get("model") or {}).get("name")
     if not wanted:
         raise ModelError(f"{run.path} names no model. Say which with --model.")
     try:
