@@ -51,7 +51,8 @@ class Circuit:
         return len(self.nodes)
 
     def __contains__(self, node: object) -> bool:
-        return node in self.nodes
+        """Whether the circuit has this node, or this edge."""
+        return node in self.nodes or node in (self.edges or ())
 
 
 def edge_circuit(graph: Graph, edges: Iterable[str], method: str, selection: str) -> Circuit:

@@ -103,9 +103,11 @@ def sizes(total: int) -> tuple[int, ...]:
 
 
 def nested(at: Bench, ranking: Sequence[str]) -> list[tuple[str, ...]]:
-    """The circuit of each size; of edges, those on a path from the input to the logits."""
+    """The circuit of each size; of edges, those on a path from the input to the logits, where all may be left out."""
     prefixes = [tuple(ranking[:n]) for n in sizes(len(ranking))]
-    return [connected(at.model.graph, p) for p in prefixes] if at.granularity == "edge" else prefixes
+    graph, edges = at.model.graph, at.granularity == "edge"
+    whole = edges and len(at.played) == len(graph.places)
+    return [connected(graph, prefix) for prefix in prefixes] if whole else prefixes
 
 
 def curves(

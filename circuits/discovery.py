@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
+from circuits.audit import Audit, verify
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import PromptError
-from circuits.evaluation import Ablation, Baseline, Bench, Verdict, baseline, donor_maker, judge
+from circuits.evaluation import (
+    Ablation,
+    Baseline,
+    Bench,
+    Granularity,
+    Verdict,
+    baseline,
+    donor_maker,
+    edge_bench,
+    judge,
+)
 from circuits.graph import Graph
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import metric_named
@@ -43,7 +56,9 @@ class Plan:
 
     references: name -> heads of a known circuit, to state how well each method finds it.
     direct_references: name -> those that write to the logits, which is all that a direct method can see.
+    edge_references: name -> edges of a known circuit, for methods that score edges.
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
+    verify: how many of a method's largest edges are measured again exactly.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -54,7 +69,9 @@ class Plan:
     n_random: int = 25
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     memory: int | None = None
+    verify: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,9 @@ class Halves:
 
 @dataclass(frozen=True)
 class Match:
-    """A method's scores and circuit against a known circuit, heads only.
+    """A method's scores and circuit against a known circuit: its heads, or its edges (see `of`).
 
-    auroc: of the size of the scores; None where the reference holds no head of the model, or all of them.
+    auroc: of the size of the scores; None where the reference holds none of the model's, or all of them.
     f1: of precision and recall of the chosen circuit. balanced_harmonic_score: of its sensitivity and
     specificity, which the code of O'Neill & Bui 2024 calls F1.
     """
@@ -80,6 +97,7 @@ class Match:
     recall: float
     f1: float
     balanced_harmonic_score: float
+    of: Literal["heads", "edges"] = "heads"
 
 
 @dataclass(frozen=True)
@@ -92,10 +110,16 @@ class Finding:
     verdicts: tuple[Verdict, ...]
     matches: tuple[Match, ...]
     seconds: float
+    audit: Audit | None = None
 
     @property
     def circuit(self) -> Circuit:
         return self.choice.circuit
+
+    @property
+    def ranked(self) -> Scores:
+        """Scores of what the circuit was chosen from: edges where the method scores them, else components."""
+        return self.scores.edges or self.scores
 
 
 @dataclass(frozen=True)
@@ -137,18 +161,19 @@ def discover(
     donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
 
     @cache  # methods that score the same components share a bench, and with it both ends of its scale
-    def at(batches: str, ablation: Ablation, played: tuple[str, ...]) -> Bench:
+    def at(batches: str, ablation: Ablation, played: tuple[str, ...], granularity: Granularity) -> Bench:
         where = judged_on if batches == "judged" else found_on
-        return Bench(model, where, metric, ablation, played, donors[ablation])
+        bench = Bench(model, where, metric, ablation, played, donors[ablation])
+        return edge_bench(bench, played) if granularity == "edge" else bench
 
     findings = []
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(at("discovery", "resample", scores.components), scores, plan, progress)
+        choice = _choose(at("discovery", "resample", *_played(scores)), scores, plan, progress)
         verdicts = tuple(
             judge(
-                at("judged", ablation, scores.components),
+                at("judged", ablation, *_played(scores)),
                 choice.circuit,
                 seed=plan.seed,
                 n_random=plan.n_random,
@@ -156,9 +181,9 @@ def discover(
             )
             for ablation in ABLATIONS
         )
-        known = {**plan.references, **(plan.direct_references if method.direct else {})}
-        matches = tuple(match(scores, choice.circuit, *reference) for reference in known.items())
-        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start))
+        matches = tuple(_matches(method, scores, choice.circuit, plan))
+        audit = verify(model, problem, scores, plan.verify) if plan.verify and scores.edges else None
+        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start, audit))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
     return Discovery(
@@ -172,6 +197,11 @@ def discover(
         overlaps,
         rounding(model, found_on[0], metric),
     )
+
+
+def _played(scores: Scores) -> tuple[tuple[str, ...], Granularity]:
+    """What a circuit may leave out: what was scored."""
+    return (scores.components, "node") if scores.edges is None else (scores.edges.components, "edge")
 
 
 def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
@@ -189,18 +219,44 @@ def _overlap(one: Finding, other: Finding, size: int) -> PairOverlap:
     return pairwise_overlaps(named)[0]
 
 
+def _matches(method: Method, scores: Scores, circuit: Circuit, plan: Plan) -> Iterator[Match]:
+    known = {**plan.references, **(plan.direct_references if method.direct else {})}
+    for reference in known.items():
+        yield match(scores, circuit, *reference)
+    if scores.edges is not None:
+        for reference in plan.edge_references.items():
+            yield match_edges(scores.edges, circuit, *reference)
+
+
 def match(scores: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
     """How well `scores` rank, and `circuit` holds, the heads that are `known`."""
     heads = [c for c in scores.components if c[0] == "a"]
-    inside = known & set(heads)
     sizes = np.abs([scores.of(head) for head in heads])
+    return _match(heads, sizes, circuit.heads, reference, known, "heads")
+
+
+def match_edges(edges: Scores, circuit: Circuit, reference: str, known: frozenset[str]) -> Match:
+    """The same of edges."""
+    return _match(edges.components, np.abs(edges.values), circuit.kept, reference, known, "edges")
+
+
+def _match(
+    names: Sequence[str],
+    sizes: Float[np.ndarray, "name"],
+    kept: Sequence[str],
+    reference: str,
+    known: frozenset[str],
+    of: Literal["heads", "edges"],
+) -> Match:
+    inside = known & set(names)
     return Match(
         reference=reference,
-        auroc=auroc(sizes, np.array([head in inside for head in heads])),
-        precision=precision(circuit.heads, inside),
-        recall=true_positive_rate(circuit.heads, inside),
-        f1=f1(circuit.heads, inside),
-        balanced_harmonic_score=balanced_harmonic_score(circuit.heads, inside, heads),
+        auroc=auroc(sizes, np.array([name in inside for name in names])),
+        precision=precision(kept, inside),
+        recall=true_positive_rate(kept, inside),
+        f1=f1(kept, inside),
+        balanced_harmonic_score=balanced_harmonic_score(kept, inside, names),
+        of=of,
     )
 
 
@@ -227,6 +283,7 @@ def _choose(bench: Bench, scores: Scores, plan: Plan, progress: Progress) -> Cho
     return select(
         scores,
         plan.selection,
+        graph=bench.model.graph,
         seed=plan.seed,
         faithfulness=lambda circuits: at.faithfulness(circuits).tolist(),
         progress=progress,

@@ -7,7 +7,7 @@ exact effects counts paths together that may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -23,14 +23,17 @@ def edge_scores(
     *,
     unit: str = "prompt",
     details: Mapping[str, object] | None = None,
+    measured: Sequence[str] | None = None,
 ) -> Scores:
     """Scores of every component, with those of every edge. Entries of `samples` that are no edge are not looked at.
 
     samples: positive where the edge supports the behaviour, in the order of the prompt set.
+    measured: the edges that have a score, where they are not all; no other is looked at, or counted.
     """
-    rows, columns = (np.array(index) for index in zip(*graph.places.values(), strict=True))
+    names = tuple(graph.places if measured is None else measured)
+    rows, columns = (np.array(index) for index in zip(*(graph.places[e] for e in names), strict=True))
     by_edge = samples[:, rows, columns]
-    edges = Scores(method, tuple(graph.places), by_edge, unit)
+    edges = Scores(method, names, by_edge, unit)
     n_sources = len(graph.sources)
     out_of = np.zeros((len(samples), n_sources))
     for source in range(n_sources):

@@ -19,6 +19,11 @@ from circuits.graph import INPUT, LOGITS, Graph
 from circuits.scores import Scores
 
 
+def edge_order(graph: Graph, edges: Scores) -> tuple[str, ...]:
+    """The greedy order; or where some edges have no score, and so stay in every circuit, that of the sizes."""
+    return greedy_order(graph, edges) if len(edges.components) == len(graph.places) else edges.ranking()
+
+
 def greedy_order(graph: Graph, edges: Scores) -> tuple[str, ...]:
     """Edges in the order in which a circuit grows from the logits, the largest size of score first.
 

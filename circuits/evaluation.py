@@ -20,7 +20,7 @@ from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.circuit import Circuit
-from circuits.edge_selection import greedy_order
+from circuits.edge_selection import edge_order
 from circuits.engine.edges import EdgeRun, kept_masks
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError
@@ -142,11 +142,9 @@ class Bench:
 
     def masks(self, circuits: Sequence[Iterable[str]]) -> Bool[Tensor, "..."]:
         """A row a circuit, as runs understand it."""
-        graph = self.model.graph
-        if self.granularity == "edge":
-            return kept_masks(graph, circuits)
-        free = set(graph.components) - set(self.played)
-        return keep_masks(graph, ({*circuit, *free} for circuit in circuits))
+        graph, edges = self.model.graph, self.granularity == "edge"
+        free = set(graph.places if edges else graph.components) - set(self.played)
+        return (kept_masks if edges else keep_masks)(graph, ({*circuit, *free} for circuit in circuits))
 
     def outcome(
         self, circuits: Sequence[Iterable[str]], progress: Progress = silent, *, accuracy: bool = False
@@ -201,9 +199,10 @@ def require_scale(ablation: str, nothing: float, everything: float) -> None:
         )
 
 
-def edge_bench(at: Bench) -> Bench:
-    """The same bench for circuits of edges, all of which may be left out."""
-    return replace(at, played=tuple(at.model.graph.places), granularity="edge", runs=_edge_run)
+def edge_bench(at: Bench, played: tuple[str, ...] | None = None) -> Bench:
+    """The same bench for circuits of edges. played: those that may be left out, all where None."""
+    edges = tuple(at.model.graph.places) if played is None else played
+    return replace(at, played=edges, granularity="edge", runs=_edge_run)
 
 
 def donor_maker(model: Model, ablation: Ablation, means_from: tuple[Batch, ...]) -> DonorMaker:
@@ -284,7 +283,7 @@ def random_edge_circuits(
     """
     rng = np.random.default_rng([seed, 0xED6E])
     draws = (Scores("random", tuple(played), rng.normal(size=(1, len(played)))) for _ in range(n))
-    return [greedy_order(graph, draw)[: len(circuit.kept)] for draw in draws]
+    return [edge_order(graph, draw)[: len(circuit.kept)] for draw in draws]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ A metric sees answers and distractors as tuples of tokens, so one-to-one and man
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +56,26 @@ def correct(logits: Float[Tensor, "*rows batch vocab"], answers: Tokens) -> Bool
     best = logits.argmax(-1)
     hits = [(best[..., row, None] == best.new_tensor(ids)).any(-1) for row, ids in enumerate(answers)]
     return torch.stack(hits, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Closeness:
+    """A metric of how near a run's next-token distribution is to the model's own: minus KL(own || run), in nats.
+
+    own: last logits of the model itself, of the prompts that it is asked about.
+    """
+
+    own: Float[Tensor, "prompt vocab"]
+
+    def __call__(
+        self, logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
+    ) -> Float[Tensor, "*rows batch"]:
+        own = self.own.log_softmax(-1)
+        return (own.exp() * (logits.log_softmax(-1) - own)).sum(-1)
+
+    def of_prompts(self, part: slice) -> Closeness:
+        """The same for some of the prompts."""
+        return Closeness(self.own[part])
 
 
 METRICS: dict[str, Metric] = {

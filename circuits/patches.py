@@ -26,27 +26,35 @@ from circuits.scores import Scores
 from circuits.work import Work, batch_passes
 
 
-class PatchingOptions(Options):
+class ReplacementOptions(Options):
     direction: Literal["noising", "denoising"] = Field(
         "noising", description="noising: damage the clean run; denoising: restore the corrupt run"
     )
     ablation: Literal["resample", "mean", "zero"] = Field(
         "resample", description="what replaces an output: the other prompt's, the mean over prompts, or zero"
     )
+
+    @model_validator(mode="after")
+    def _denoising_restores_the_clean_run(self) -> ReplacementOptions:
+        if self.direction == "denoising" and self.ablation != "resample":
+            raise ValueError(
+                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
+            )
+        return self
+
+    @property
+    def sign(self) -> float:
+        """What turns a change of the metric into support of the behaviour."""
+        return 1.0 if self.direction == "denoising" else -1.0
+
+
+class PatchingOptions(ReplacementOptions):
     positions: Literal["all", "named", "every"] = Field(
         "all", description="all at once; or also by the task's named positions; or by every token position"
     )
     components: Literal["all", "heads"] = Field(
         "all", description="heads: score heads alone; the circuit then keeps every MLP, as most papers do"
     )
-
-    @model_validator(mode="after")
-    def _denoising_restores_the_clean_run(self) -> PatchingOptions:
-        if self.direction == "denoising" and self.ablation != "resample":
-            raise ValueError(
-                f"denoising restores the clean run's outputs, so ablation {self.ablation} has no meaning"
-            )
-        return self
 
     def scored(self, graph: Graph) -> tuple[str, ...]:
         """The components that get a score."""
@@ -71,7 +79,7 @@ Swap = Callable[[Batch], tuple[Int[Tensor, "prompt pos"], Donor]]
 """A batch -> the tokens that run, and what replaces outputs there."""
 
 
-def swap(model: Model, problem: Problem, options: PatchingOptions) -> Swap:
+def swap(model: Model, problem: Problem, options: ReplacementOptions) -> Swap:
     """The swap that the options ask for; a mean is taken once, over all prompts (two forward passes)."""
     if options.direction == "denoising":
         return lambda batch: (batch.corrupt, resample_donor(batch.clean))
@@ -81,7 +89,7 @@ def swap(model: Model, problem: Problem, options: PatchingOptions) -> Swap:
     return lambda batch: (batch.clean, constant)
 
 
-def counted_swap(model: Model, problem: Problem, options: PatchingOptions) -> tuple[Swap, Work]:
+def counted_swap(model: Model, problem: Problem, options: ReplacementOptions) -> tuple[Swap, Work]:
     """The same with means that are counted and not taken."""
     if options.ablation != "mean":
         return swap(model, problem, options), Work()
@@ -127,7 +135,6 @@ def sweep(
 
     what, n_names: what progress calls it, and how many effects one call works out.
     """
-    sign = 1.0 if options.direction == "denoising" else -1.0
     total = n_names * sum(1 + sum(1 for _ in places(b, options.positions)) for b in problem.batches)
     everywhere: list[Tensor] = []
     sums: dict[str, np.ndarray] = {}
@@ -135,12 +142,12 @@ def sweep(
     done = 0
     for batch in problem.batches:
         changes = begin(batch)
-        everywhere.append(sign * changes(None).cpu())
+        everywhere.append(options.sign * changes(None).cpu())
         done += n_names
         problem.progress(what, done, total)
         for label, where in places(batch, options.positions):
             rows = where.any(1).cpu()
-            effect = sign * changes(where).cpu()
+            effect = options.sign * changes(where).cpu()
             sums[label] = sums.get(label, 0.0) + effect[..., rows].sum(-1).numpy()
             counts[label] = counts.get(label, 0) + int(rows.sum())
             done += n_names

@@ -11,24 +11,27 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from circuits.batches import Batch
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
-from circuits.circuit import Circuit
+from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
 from circuits.evaluation import (
     BAND_PROMPTS,
     Ablation,
     Baseline,
+    Bench,
     Estimate,
     RandomBand,
     Verdict,
+    edge_bench,
     mean_estimate,
     random_circuits,
 )
-from circuits.interventions import keep_masks, resample_donor, zero_donor
+from circuits.interventions import Donor, keep_masks, resample_donor, zero_donor
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
 from circuits.model import Model
@@ -36,15 +39,16 @@ from circuits.precision import rounding_work
 from circuits.prompts import PromptPair
 from circuits.readout import Readout
 from circuits.scores import Scores
-from circuits.selection import Choice, check, n_permutations
+from circuits.selection import STEP, Choice, check, n_permutations
 from circuits.statistics import sign_flip_pvalues
-from circuits.work import Rehearsal, Work, Workload, account, batch_passes, full_pass, total
+from circuits.work import ExactAccount, Rehearsal, Work, Workload, account, batch_passes, full_pass, total
 
 QUESTIONS = 0.8
 """Circuits that pruning asks about beside the prefixes, as a share of the components: 0.2 to 1.25 on the built-in
 models, for it starts from the shortest faithful prefix, and that hangs on the ranking."""
 
 REHEARSED_PERMUTATIONS = 1000
+REHEARSED_CIRCUITS = 4
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,11 @@ def _workload(
     model: Model, problem: Problem, plan: Plan, method: Method, options: Options
 ) -> Workload | None:
     ahead = method.work(model, problem, options)
-    if ahead:
+    if method.granularity == "edge":
+        check(
+            plan.selection, method.name, len(model.graph.places), ahead.unit if ahead else "prompt", "edges"
+        )
+    elif ahead:
         check(plan.selection, method.name, len(ahead.components), ahead.unit)
     return ahead
 
@@ -138,15 +146,19 @@ def _prompts_ahead(found_on: Sequence[Batch], judged_on: Sequence[Batch]) -> Pro
 
 @dataclass(frozen=True)
 class _Job:
-    """A stage without its price. work: None where nobody knows."""
+    """A stage without its price. work: None where nobody knows. rehearsed: rehearsals are all that it costs."""
 
     name: str
     work: Work | None
     rehearsals: tuple[Rehearsal, ...] = ()
+    rehearsed: bool = False
 
     def priced(self, clock: Clock) -> Stage:
-        seconds = clock.seconds(self.work, self.rehearsals) if self.work is not None else None
-        return Stage(self.name, self.work, seconds)
+        if self.work is None:
+            return Stage(self.name, None, None)
+        return Stage(
+            self.name, self.work, clock.seconds(Work() if self.rehearsed else self.work, self.rehearsals)
+        )
 
 
 def _jobs(
@@ -168,6 +180,9 @@ def _jobs(
     for (method, _), ahead in zip(plan.methods, workloads, strict=True):
         played = ahead.components if ahead else model.graph.components
         yield _Job(f"{method.name}: scores", ahead and ahead.work, ahead.rehearsals if ahead else ())
+        if method.granularity == "edge":
+            yield from _edge_jobs(model, problem, judged_on, plan, method.name)
+            continue
         yield _selecting(_Ahead(model, problem.batches, problem.metric, played), plan, method.name)
         at = _Ahead(model, judged_on, problem.metric, played)
         judging = total([at.verdict(plan, ablation, ends=played not in benches) for ablation in ABLATIONS])
@@ -225,6 +240,77 @@ class _Ahead:
         return self.ends(ablation) + self.outcome([circuit.nodes, *chance], ablation)
 
 
+EDGES, BLOCKS = 0.1, 3
+"""What a circuit keeps of the edges, as a rule; and how often pruning asks for each edge that is left."""
+
+
+def _edge_jobs(
+    model: Model, problem: Problem, judged_on: tuple[Batch, ...], plan: Plan, method: str
+) -> Iterator[_Job]:
+    """Selection, judging and chance of a method that scores edges."""
+    few, ends = _EdgesAhead(model, problem.batches, problem.metric).first(SELECTION_PROMPTS), 2
+    n_edges = len(model.graph.places)
+    if plan.selection.rule in ("smallest", "pruned"):
+        most = plan.selection.most if plan.selection.rule == "smallest" else 1.0
+        asked = ends + math.ceil(math.log(max(2.0, most * n_edges), STEP))
+        if plan.selection.rule == "pruned":
+            asked += round(BLOCKS * EDGES * n_edges)
+        yield few.job(f"{method}: selection", {"resample": asked})
+    else:
+        yield _Job(f"{method}: selection", Work())
+    at = _EdgesAhead(model, judged_on, problem.metric)
+    yield at.job(f"{method}: judging", dict.fromkeys(ABLATIONS, 1 + ends))
+    chance = dict.fromkeys(ABLATIONS, 1 + ends + plan.n_random)
+    yield at.first(BAND_PROMPTS).job(f"{method}: random circuits", chance)
+
+
+@dataclass(frozen=True)
+class _EdgesAhead:
+    """A bench for circuits of edges that counts rows, and tells their time by running a few."""
+
+    model: Model
+    batches: tuple[Batch, ...]
+    metric: Metric
+
+    def first(self, n: int) -> _EdgesAhead:
+        kept = (batch.where(lambda index: index < n) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+
+    def job(self, name: str, rows: Mapping[Ablation, int]) -> _Job:
+        """rows: ablation -> how many circuits are asked about."""
+        work = total([self._row(batch, kind) * n for kind, n in rows.items() for batch in self.batches])
+        return _Job(name, work, tuple(self._rehearsal(kind, n) for kind, n in rows.items()), rehearsed=True)
+
+    def _row(self, batch: Batch, ablation: Ablation) -> Work:
+        """One circuit: a pass over the columns that change, and what its cuts add up to at every reader."""
+        runs = account(self.model, batch.clean, self._donor(batch, ablation))
+        assert isinstance(runs, ExactAccount), "edges need the engine"
+        shape, graph = runs.footprint, self.model.graph
+        sums = 2 * len(graph.places) * self.model.d_model * len(batch) * shape.n_columns
+        return Work(
+            rows=1,
+            passes=len(batch),
+            flops=shape.trace_flops(shape.n_columns) + sums,
+            bytes=runs.begun.bytes
+            + 4 * len(graph.sources) * self.model.d_model * len(batch) * shape.n_columns,
+        )
+
+    def _donor(self, batch: Batch, ablation: Ablation) -> Donor:
+        return resample_donor(batch.corrupt) if ablation == "resample" else zero_donor()
+
+    def _rehearsal(self, ablation: Ablation, rows: int) -> Rehearsal:
+        """Some random circuits on the largest batch."""
+        batch = max(self.batches, key=lambda b: b.clean.numel())
+        at = edge_bench(
+            Bench(self.model, (batch,), self.metric, ablation, (), lambda b: self._donor(b, ablation))
+        ).remembering()
+        draw = np.random.default_rng(0)
+        edges = np.array(at.played)
+        circuits = [edges[draw.random(len(edges)) < EDGES].tolist() for _ in range(REHEARSED_CIRCUITS)]
+        tokens = sum(b.clean.numel() for b in self.batches) / batch.clean.numel()
+        return Rehearsal(partial(at.outcome, circuits), rows * tokens / REHEARSED_CIRCUITS)
+
+
 def _usual_circuit(played: tuple[str, ...], plan: Plan) -> Circuit:
     """As large as circuits are as a rule, of any heads and MLPs; an MLP among them where there are any."""
     share = plan.selection.n / len(played) if plan.selection.rule == "top" else CIRCUIT
@@ -261,11 +347,19 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         n = len(ahead.components)
         by_position = {label: draw.normal(size=n) for label in ahead.positions}
         samples = draw.normal(size=(forecast.prompts.discovery if ahead.unit != "trial" else 10, n))
-        scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position)
+        edges = _made_up_edges(model, method, len(samples), draw) if method.granularity == "edge" else None
+        scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position, edges=edges)
         band = RandomBand(plan.n_random, min(BAND_PROMPTS, judged), 0.0, 0.1, 0.2, 0.04)
         verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in ABLATIONS)
-        choice = Choice(_usual_circuit(ahead.components, plan))
+        kept = edges.ranking()[: int(EDGES * len(edges.components))] if edges else ()
+        usual = edge_circuit(model.graph, kept, "", "") if edges else _usual_circuit(ahead.components, plan)
+        choice = Choice(usual)
         findings.append(Finding(scores, choice, verdicts, (), 0.0))
     before = Baseline(judged, sure, sure, sure, sure)
     halves = split(len(prompts), plan.seed)
     return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), ())
+
+
+def _made_up_edges(model: Model, method: Method, n: int, draw: np.random.Generator) -> Scores:
+    names = tuple(model.graph.places)
+    return Scores(method.name, names, draw.normal(size=(n, len(names))))

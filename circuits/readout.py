@@ -7,7 +7,7 @@ the metric, or the question whether the answer is the most likely token of all, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.engine.weights import Weights
-from circuits.metrics import READS_ANSWERS_ALONE, Metric, Tokens, correct, preferred
+from circuits.metrics import READS_ANSWERS_ALONE, Closeness, Metric, Tokens, correct, preferred
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Readout:
     @property
     def reads_vocabulary(self) -> bool:
         return self.accuracy or self.metric not in READS_ANSWERS_ALONE
+
+    def of_prompts(self, part: slice) -> Readout:
+        """The same for some of the prompts."""
+        metric = self.metric.of_prompts(part) if isinstance(self.metric, Closeness) else self.metric
+        return replace(self, batch=self.batch.of_rows(range(len(self.batch))[part]), metric=metric)
 
     @cached_property
     def tokens(self) -> Int[Tensor, "token"]:

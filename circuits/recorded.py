@@ -29,7 +29,7 @@ EDGE_COLUMNS = ("method", "source", "target", "input", "score")
 class Recorded:
     """A method's circuit, and the mean scores that it was chosen by; None where nothing is scored.
 
-    played: what the circuit may leave out: the scored components, or all edges of the model.
+    played: what the circuit may leave out: what is scored, or all where nothing is; the rest of the model stays.
     """
 
     circuit: Circuit
@@ -64,7 +64,9 @@ def recorded(run: RunFolder, method: str, graph: Graph) -> Recorded:
     rule = str(entry.get("selection", "unknown"))
     if edges is not None:
         circuit = edge_circuit(graph, _fitting(graph, edges), method, rule)
-        return Recorded(circuit, _edge_scores(run, method, graph), tuple(graph.places))
+        measured = _edge_scores(run, method, graph)
+        inside = set(graph.places if measured is None else (*measured.components, *edges))
+        return Recorded(circuit, measured, tuple(edge for edge in graph.places if edge in inside))
     _require_components(graph, nodes)
     scores = _node_scores(run, method, graph)
     played = graph.components if scores is None else scores.components

@@ -109,7 +109,7 @@ def evaluate_run(
     def at(place: int, ablation: Ablation, played: tuple[str, ...], edges: bool) -> Bench:
         metric, means = metric_named(places[place].metric), means_from(place) if ablation == "mean" else ()
         found = bench(model, judged_on(place), metric, ablation, played=played, means_from=means)
-        return edge_bench(found) if edges else found
+        return edge_bench(found, played) if edges else found
 
     def appraised(entry: Recorded, place: int, ablation: Ablation, skip: Collection[str]) -> Appraisal:
         return appraise(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from circuits.edge_selection import greedy_order
+from circuits.edge_selection import edge_order
 from circuits.graph import Graph
 from circuits.scores import Scores
 from circuits.statistics import resampled_means
@@ -58,7 +58,7 @@ def stability(
 
     def choose(values: Float[np.ndarray, "component"]) -> Sequence[str]:
         drawn = Scores(scores.method, scores.components, values[None])
-        return (greedy_order(graph, drawn) if edges else drawn.ranking())[:size]
+        return (edge_order(graph, drawn) if edges else drawn.ranking())[:size]
 
     found = [set(choose(row)) for row in resampled_means(scores.samples, resamples=n_resamples, seed=seed)]
     pairs = pairwise_jaccard(found, scores.components)

@@ -48,7 +48,8 @@ class Correlation:
     p_value: float
 
 
-def _resample_weights(n: int, resamples: int, seed: int) -> Float[np.ndarray, "resample sample"]:
+def resample_weights(n: int, resamples: int, seed: int) -> Float[np.ndarray, "resample sample"]:
+    """How much each sample weighs in each bootstrap draw. Raises ValueError where there are no samples."""
     if n == 0:
         raise ValueError("there are no samples to resample")
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
@@ -67,7 +68,7 @@ def resampled_means(
 
     Raises ValueError where there are no samples.
     """
-    return np.asarray(_resample_weights(len(samples), resamples, seed) @ samples)
+    return np.asarray(resample_weights(len(samples), resamples, seed) @ samples)
 
 
 def bootstrap_interval(
@@ -81,7 +82,7 @@ def bootstrap_interval(
 
     Raises ValueError where there are no samples.
     """
-    return _percentiles(_resample_weights(len(samples), resamples, seed) @ samples, confidence)
+    return _percentiles(resample_weights(len(samples), resamples, seed) @ samples, confidence)
 
 
 def bootstrap_ratio_interval(
@@ -97,7 +98,7 @@ def bootstrap_ratio_interval(
     A ratio of means, no mean of ratios. None where a resampled denominator is zero: no interval is finite.
     Raises ValueError where there are no samples.
     """
-    weights = _resample_weights(len(numerators), resamples, seed)
+    weights = resample_weights(len(numerators), resamples, seed)
     below = weights @ denominators
     return None if (below == 0).any() else _percentiles((weights @ numerators) / below, confidence)
 

@@ -77,6 +77,12 @@ def discover(
         float | None,
         typer.Option(min=0, help="Prune from the weakest up while this faithful (the default, at 0.9)."),
     ] = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Measure the N largest edges of each method that scores edges again, exactly."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
     device: Annotated[
@@ -184,7 +190,9 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
         options["batch_size"],
         references=drawn.references,
         direct_references=drawn.direct_references,
+        edge_references=drawn.edge_references,
         memory=memory,
+        verify=_verify(options["verify"], methods),
     )
     return Ready(model, drawn, plan, folder)
 
@@ -243,6 +251,18 @@ def _configured(names: list[str], settings: list[str]) -> tuple[tuple[Method, Op
         by_method[name][option] = value
     loaded = {name: METHODS.load(name) for name in by_method}
     return tuple((entry, entry.configure(by_method[name])) for name, entry in loaded.items())
+
+
+def _verify(n: int | None, methods: tuple[tuple[Method, Options], ...]) -> int | None:
+    """--verify, where there is a method that it is for."""
+    from circuits.errors import CircuitError
+
+    if n is not None and not any(method.granularity == "edge" for method, _ in methods):
+        names = ", ".join(method.name for method, _ in methods)
+        raise CircuitError(
+            f"--verify {n} is for methods that score edges, such as eap; {names} scores components."
+        )
+    return n
 
 
 def _budget(budget: int | None, methods: list[str] | None) -> list[str]:

@@ -5,28 +5,36 @@ The one idea: a circuit is known for the prompts that it was built, trained or p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from tasks.task import Task
 
-Heads = dict[str, frozenset[str]]
+
+class Known(NamedTuple):
+    """Source -> members of each known circuit. direct: where edges are known, the heads that write to the logits."""
+
+    heads: dict[str, frozenset[str]]
+    direct: dict[str, frozenset[str]]
+    edges: dict[str, frozenset[str]]
 
 
-def known_circuits(task: Task, model: BridgeModel, form: str, corruption: str) -> tuple[Heads, Heads]:
-    """Source -> heads of each known circuit; and, where its edges are known, its heads that write to the logits."""
+def known_circuits(task: Task, model: BridgeModel, form: str, corruption: str) -> Known:
+    """Every circuit that is known for these prompts in this model."""
     from circuits.models.builtin_models import card
 
-    known: Heads = {}
-    direct: Heads = {}
+    known = Known({}, {}, {})
     circuit = card(model.name).circuits.get(task.name) if model.builtin else None
     if circuit and circuit.holds_for(form, corruption):
-        known[f"{model.name} card"] = circuit.heads
-        writers = circuit.heads & {edge.removesuffix("->logits") for edge in circuit.edges}
-        if writers:
-            direct[f"{model.name} card, heads that write to the logits"] = writers
+        source = f"{model.name} card"
+        known.heads[source] = circuit.heads
+        edges = circuit.edges.get(corruption, frozenset())
+        if edges:
+            known.edges[source] = edges
+            writers = circuit.heads & {edge.removesuffix("->logits") for edge in edges}
+            known.direct[f"{source}, heads that write to the logits"] = writers
     reference = task.references.get(model.name)
     if reference and (not reference.forms or form in reference.forms):
-        known[reference.source] = reference.heads
-    return known, direct
+        known.heads[reference.source] = reference.heads
+    return known

@@ -8,6 +8,8 @@ import typer
 
 from cli.discover import discover
 from cli.evaluate import evaluate
+from cli.export import export
+from cli.import_ import import_
 from cli.listings import methods, models, tasks
 from cli.plan import plan
 from cli.train import train
@@ -19,8 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, evaluate, plan, tasks, models, methods, train):
+for command in (discover, evaluate, plan, tasks, models, methods, train, export):
     app.command()(command)
+app.command("import")(import_)
 
 
 def run() -> None:

@@ -26,7 +26,8 @@ class Prompts:
 
     name: the task, or the file's stem. rejected: class of words -> how many the tokenizer split.
     references: source -> heads of a circuit that a paper or the model's card states for this model;
-    direct_references: those of them that write to the logits, where the card knows the edges.
+    direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
+    the edges.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Prompts:
     rejected: Mapping[str, int] = field(default_factory=dict)
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def own_prompts(task: str | None, prompts: Path | None) -> Prompts | None:
@@ -86,8 +88,8 @@ def sample_task(
         n or PAIRS, seed=seed, lexicon=lexicon, form=form, corruption=corruption, fewer=n is None
     )
     rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
-    known, direct = known_circuits(task, model, form, corruption)
-    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, known, direct)
+    known = known_circuits(task, model, form, corruption)
+    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, *known)
 
 
 def lexicon_of(model: BridgeModel) -> Lexicon:

@@ -135,18 +135,21 @@ def table(
     *,
     title: str = "",
     numeric: Iterable[str] = (),
+    whole: Iterable[str] | None = None,
 ) -> None:
     """A table on stdout. Words that do not fit are folded into more lines, never cut off.
 
-    numeric: the columns to align on the right.
+    numeric: the columns to align on the right. whole: columns beside the first that are never folded, by default
+    those.
     """
     right = set(numeric)
+    never = {columns[0], *(right if whole is None else whole)}
     grid = Table(
         box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, show_edge=False
     )
-    for i, column in enumerate(columns):
+    for column in columns:
         justify = "right" if column in right else "left"
-        grid.add_column(column, justify=justify, overflow="fold", no_wrap=i == 0 or column in right)  # type: ignore[arg-type]
+        grid.add_column(column, justify=justify, overflow="fold", no_wrap=column in never)  # type: ignore[arg-type]
     for row in rows:
         grid.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     _console().print(grid)
@@ -160,7 +163,7 @@ def top_components(
     unit: str = "score",
     intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """The components with the largest scores, with 95% intervals and whether the circuit keeps them.
+    """The components, or edges, with the largest scores, with 95% intervals and whether the circuit keeps them.
 
     intervals: component -> (low, high), from a bootstrap say; by default 1.96 standard errors either way.
     """
@@ -173,9 +176,11 @@ def top_components(
         low, high = known.get(name, (value - reach, value + reach))
         member = "" if circuit is None else "yes" if name in circuit else "no"
         rows.append((rank, name, _signed(value), f"{_signed(low)} to {_signed(high)}", member))
-    columns = ("rank", "component", unit, "95% interval", "in circuit")
-    width = None if circuit is not None else 4
-    table(columns[:width], [row[:width] for row in rows], title=scores.method, numeric=columns[:4:2])
+    what = "edge" if any("->" in name for name in scores.components) else "component"
+    columns = ("rank", what, unit, "95% interval", "in circuit")[: 5 if circuit is not None else 4]
+    shown = [row[: len(columns)] for row in rows]
+    whole = (what, "95% interval")
+    table(columns, shown, title=scores.method, numeric=("rank", unit), whole=whole)
 
 
 def _signed(value: float) -> str:

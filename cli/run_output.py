@@ -65,10 +65,12 @@ def _circuit_pictures(found: Discovery, drawn: Prompts) -> Iterator[tuple[str, b
     from cli.report.figure import png, svg
 
     first = found.findings[0]
-    shown = scored_circuit(found.graph, first.circuit, first.scores)
-    yield "circuit.graphml", to_graphml(replace(shown, links=links(found, first))).encode()
+    shown, joined = scored_circuit(found.graph, first.circuit, first.scores), links(found, first)
+    if first.circuit.edges is None:
+        shown = replace(shown, links=joined)
+    yield "circuit.graphml", to_graphml(shown).encode()
     look = _look(found, drawn, first.scores)
-    picture = drawing(found.graph, first.circuit, first.scores, links(found, first), **look)
+    picture = drawing(found.graph, first.circuit, first.scores, joined, **look)
     yield "circuit.svg", svg(picture)
     yield "circuit.png", png(picture)
 
@@ -102,9 +104,11 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
                 "method": finding.scores.method,
                 "nodes": list(finding.circuit.nodes),
                 "components": len(finding.scores.components),
+                **({} if finding.circuit.edges is None else {"edges": list(finding.circuit.edges)}),
                 "reached": finding.choice.reached,
                 "verdicts": [asdict(verdict) for verdict in finding.verdicts],
                 "references": [asdict(known) for known in finding.matches],
+                **({} if finding.audit is None else {"audit": finding.audit.record()}),
             }
             for finding in found.findings
         ],

@@ -23,12 +23,25 @@ LIBRARIES = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "nu
 
 
 def links(found: Discovery, finding: Finding) -> dict[tuple[str, str], float | None]:
-    """Legal links between the nodes of a circuit; the score is one that this or another method measured."""
+    """What joins the nodes of a circuit: its edges, those into q, k and v of a head taken together; or every legal
+    link, where the score is one that this or another method measured."""
+    if finding.circuit.edges is not None:
+        return _joined(finding)
     measured: dict[tuple[str, str], float] = {}
     for other in reversed(found.findings):
         if other.scores.method != "sae" or other is finding:
             measured.update(other.scores.links)
     return {link: measured.get(link) for link in found.graph.links(finding.circuit.nodes)}
+
+
+def _joined(finding: Finding) -> dict[tuple[str, str], float | None]:
+    from circuits.circuit import ends
+
+    value = dict(zip(finding.ranked.components, finding.ranked.values.tolist(), strict=True))
+    total: dict[tuple[str, str], float | None] = {}
+    for edge in finding.circuit.kept:
+        total[ends(edge)] = (total.get(ends(edge)) or 0.0) + value[edge]
+    return total
 
 
 def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
@@ -69,6 +82,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "device": ", ".join(map(str, model.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
             "memory": plan.memory,
+            "verify": plan.verify,
         },
         "model": {
             "name": found.model,
@@ -164,17 +178,37 @@ def parts_table(found: Discovery) -> pd.DataFrame:
 
 
 def edges_table(found: Discovery) -> pd.DataFrame:
-    """One row a method and link: those inside its circuit, and all that the method measured."""
+    """One row a method and edge: those inside its circuit, and all that the method measured.
+
+    input: q, k or v where the edge enters a head there; empty for MLPs and logits, and for links of nodes.
+    """
     import pandas as pd
 
-    columns = ["method", "source", "target", "score", "in_circuit"]
+    columns = ["method", "source", "target", "input", "score", "stderr", "in_circuit"]
     rows: list[tuple[object, ...]] = []
     for finding in found.findings:
-        inside = set(found.graph.links(finding.circuit.nodes))
-        listed = sorted({*inside, *finding.scores.links}, key=lambda pair: _place(found, pair))
-        measured = finding.scores.links
-        rows += [(finding.scores.method, *link, measured.get(link), link in inside) for link in listed]
+        rows += _edge_rows(finding) if finding.scores.edges else _link_rows(found, finding)
     return pd.DataFrame(rows, columns=columns)
+
+
+def _edge_rows(finding: Finding) -> Iterator[tuple[object, ...]]:
+    scores, inside = finding.ranked, set(finding.circuit.kept)
+    for edge, score, stderr in zip(scores.components, scores.values, scores.stderr, strict=True):
+        yield finding.scores.method, *edge_columns(edge), score, stderr, edge in inside
+
+
+def edge_columns(edge: str) -> tuple[str, str, str | None]:
+    """Source, target and input of "a9.h6->a10.h0<q>"."""
+    from circuits.circuit import ends
+
+    _, _, entered = edge.partition("<")
+    return *ends(edge), entered.rstrip(">") or None
+
+
+def _link_rows(found: Discovery, finding: Finding) -> Iterator[tuple[object, ...]]:
+    inside, measured = set(found.graph.links(finding.circuit.nodes)), finding.scores.links
+    for link in sorted({*inside, *measured}, key=lambda pair: _place(found, pair)):
+        yield finding.scores.method, *link, None, measured.get(link), None, link in inside
 
 
 def _place(found: Discovery, link: tuple[str, str]) -> tuple[int, int]:
@@ -192,20 +226,29 @@ def circuit_record(found: Discovery) -> dict[str, Any]:
                 "method": finding.scores.method,
                 "selection": finding.circuit.selection,
                 "selection_reached": finding.choice.reached,
+                "granularity": "node" if finding.circuit.edges is None else "edge",
                 "component_set": sorted({found.graph.node(c).kind for c in finding.scores.components}),
                 "nodes": [
                     {"name": node, "score": finding.scores.of(node), "stderr": finding.scores.stderr_of(node)}
                     for node in finding.circuit.nodes
                 ],
-                "edges": [
-                    {"source": source, "target": target, "score": score}
-                    for (source, target), score in links(found, finding).items()
-                ],
+                "edges": list(_circuit_edges(found, finding)),
                 "evaluation": [asdict(verdict) for verdict in finding.verdicts],
             }
             for finding in found.findings
         ],
     }
+
+
+def _circuit_edges(found: Discovery, finding: Finding) -> Iterator[dict[str, object]]:
+    names = ("source", "target", "input", "score", "stderr")
+    if finding.circuit.edges is None:
+        for link, score in links(found, finding).items():
+            yield dict(zip(names, (*link, None, score, None), strict=True))
+        return
+    for row in _edge_rows(finding):
+        if row[-1]:
+            yield dict(zip(names, row[1:-1], strict=True))
 
 
 def evaluation_record(found: Discovery) -> dict[str, Any]:
@@ -224,12 +267,14 @@ def evaluation_record(found: Discovery) -> dict[str, Any]:
                     "note": finding.choice.note,
                     "prefix": finding.choice.prefix,
                     "discovery_curve": finding.choice.curve,
+                    "discovery_sizes": finding.choice.sizes,
                 },
                 "verdicts": [
-                    {**asdict(v), "stated": six_things(v, finding.scores.components, found.graph, prompts)}
+                    {**asdict(v), "stated": six_things(v, finding.ranked.components, found.graph, prompts)}
                     for v in finding.verdicts
                 ],
                 "references": [asdict(known) for known in finding.matches],
+                "audit": finding.audit and finding.audit.record(),
                 "details": finding.scores.details,
             }
             for finding in found.findings

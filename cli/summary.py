@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cli.render import heatmap, say, table, top_components, warning
 from cli.run_output import unit
-from cli.wording import conclusions, finding_words, p_value, reference_words, rounding_words
+from cli.wording import audit_words, conclusions, finding_words, p_value, reference_words, rounding_words
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery
@@ -18,7 +18,7 @@ def show_discovery(found: Discovery, folder: Path) -> None:
     first = found.findings[0]
     heatmap(found.graph, first.scores, first.circuit, unit=unit(first.scores))
     say("")
-    top_components(first.scores, first.circuit, unit=unit(first.scores))
+    top_components(first.ranked, first.circuit, unit=unit(first.scores))
     say("")
     if found.rounding is not None:
         (warning if found.rounding.matters else say)(rounding_words(found))
@@ -28,6 +28,8 @@ def show_discovery(found: Discovery, folder: Path) -> None:
             say(f"  {finding.choice.note}")
         for line in (*reference_words(finding), *conclusions(finding.scores.details)):
             say(f"  {line}")
+        if finding.audit is not None:
+            say(f"  {audit_words(finding.audit)}")
     _overlaps(found)
     say(
         f"\nWritten to {folder}: report.md, circuit.svg, heatmap-{first.scores.method}.png and the data behind them."

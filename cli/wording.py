@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from circuits.audit import Agreement, Audit
     from circuits.discovery import Discovery, Finding
     from circuits.evaluation import Baseline, Estimate, Verdict
 
@@ -81,13 +82,24 @@ def chance_words(verdict: Verdict) -> str:
 def finding_words(finding: Finding) -> str:
     """One sentence a method: what was kept, and how faithful it is to judged prompts."""
     verdict = finding.verdicts[0]
-    total = len(finding.scores.components)
-    what = "components" if any(c[0] == "m" for c in finding.scores.components) else "heads"
     return (
-        f"{finding.scores.method} keeps {len(finding.circuit)} of {total} {what} "
-        f"({len(finding.circuit) / total:.0%}){_pruned_from(finding)}; faithfulness {estimate(verdict.faithfulness)} "
-        f"({verdict.ablation} ablation), {chance_words(verdict)}."
+        f"{finding.scores.method} keeps {kept_words(finding)} ({_share(finding):.0%}){_pruned_from(finding)}; "
+        f"faithfulness {estimate(verdict.faithfulness)} ({verdict.ablation} ablation), {chance_words(verdict)}."
     )
+
+
+def kept_words(finding: Finding) -> str:
+    """11 of 36 components; 7 of 32 heads; 210 of 1,837 edges between 20 of 36 components."""
+    circuit, scores = finding.circuit, finding.scores
+    what = "components" if any(c[0] == "m" for c in scores.components) else "heads"
+    nodes = f"{len(circuit)} of {len(scores.components)} {what}"
+    if circuit.edges is None:
+        return nodes
+    return f"{len(circuit.edges):,} of {len(finding.ranked.components):,} edges between {nodes}"
+
+
+def _share(finding: Finding) -> float:
+    return len(finding.circuit.kept) / len(finding.ranked.components)
 
 
 def _pruned_from(finding: Finding) -> str:
@@ -97,10 +109,10 @@ def _pruned_from(finding: Finding) -> str:
 
 
 def reference_words(finding: Finding) -> list[str]:
-    """A sentence for each known circuit: how well the scores rank its heads, and the circuit holds them."""
+    """A sentence for each known circuit: how well the scores rank its heads or edges, and the circuit holds them."""
     return [
-        f"{match.reference}: AUROC {'undefined' if match.auroc is None else f'{match.auroc:.2f}'} over heads; "
-        f"precision {match.precision:.2f}, recall {match.recall:.2f}, F1 {match.f1:.2f} of the circuit's heads."
+        f"{match.reference}: AUROC {'undefined' if match.auroc is None else f'{match.auroc:.2f}'} over {match.of}; "
+        f"precision {match.precision:.2f}, recall {match.recall:.2f}, F1 {match.f1:.2f} of the circuit's {match.of}."
         for match in finding.matches
     ]
 
@@ -108,3 +120,28 @@ def reference_words(finding: Finding) -> list[str]:
 def conclusions(details: Mapping[str, Any]) -> list[str]:
     """What a method itself concludes, in words."""
     return [str(line) for line in details.get("verdict", ())]
+
+
+def audit_words(audit: Audit) -> str:
+    """What the exact effects of a method's top edges say of it."""
+    wrong, idle = audit.sign_errors, audit.false_positives
+    nothing = f"no effect that shows (interval holds 0, or below {audit.least_share:.0%} of the largest)"
+    return (
+        f"The {len(audit.edges)} edges that {audit.method} ranks first, cut exactly on {audit.n_prompts} prompts "
+        f"({audit.direction}, {audit.ablation} ablation): rank correlation {_agreement(audit.spearman)}, Pearson "
+        f"{_agreement(audit.pearson)}; {_named('wrong sign', wrong)}; "
+        f"{_named(nothing, idle)}."
+    )
+
+
+def _agreement(value: Agreement) -> str:
+    if value.value is None or value.low is None or value.high is None:
+        return "undefined"
+    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+
+
+def _named(what: str, edges: tuple[str, ...], most: int = 5) -> str:
+    if not edges:
+        return f"{what}: none"
+    more = f" and {len(edges) - most} more" if len(edges) > most else ""
+    return f"{what}: {len(edges)} ({', '.join(edges[:most])}{more})"

@@ -6,7 +6,7 @@ Every parameter is random, biases and norm gains too: what would be forgotten in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -163,6 +163,24 @@ COVERED = (
 )  # fmt: skip
 """What the exact engine runs."""
 ADDITIVE = (*COVERED, "tiny-mixtral", "tiny-phi", "tiny-gptj")
+
+
+def edges_by_name(scores: Mapping[tuple[Any, Any], float]) -> dict[str, float]:
+    """TransformerLens's scores of edges between nodes at one position each, summed by our names."""
+    sums: dict[str, float] = {}
+    for (source, reader), value in scores.items():
+        name = f"{_name(source)}->{_name(reader)}"
+        sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def _name(node: Any) -> str:
+    if node.kind in ("embed", "logits"):
+        return {"embed": "input"}.get(node.kind, node.kind)
+    if node.head is None:
+        return f"m{node.layer}"
+    part = {"attn_head_out": ""}.get(node.kind, f"<{node.kind[0]}>")
+    return f"a{node.layer}.h{node.head}{part}"
 
 
 def write_tokenizer(directory: Path, *, as_added: bool = False) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from circuits.engine.exact import ExactRun
 from circuits.engine.forward import Attention, mlp
 from circuits.engine.weights import Affine
-from circuits.graph import LOGITS, Graph
+from circuits.graph import LOGITS, Graph, Node
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
@@ -38,12 +38,11 @@ FLOAT = 4
 def cut_masks(graph: Graph, cuts: Iterable[Iterable[str]]) -> Cut:
     """One row a set of edge names: True at those. Raises CircuitError for a name that is no edge of the model."""
     listed = [list(cut) for cut in cuts]
+    graph.require_edges(edge for edges in listed for edge in edges)
     mask = torch.zeros(len(listed), len(graph.sources), len(graph.readers), dtype=torch.bool)
-    for row, edges in enumerate(listed):
-        graph.require_edges(edges)
-        if edges:
-            places = torch.tensor([graph.places[edge] for edge in edges])
-            mask[row, places[:, 0], places[:, 1]] = True
+    at = [(row, *graph.places[edge]) for row, edges in enumerate(listed) for edge in edges]
+    if at:
+        mask[tuple(torch.tensor(at).T)] = True
     return mask
 
 
@@ -66,7 +65,8 @@ class EdgeRun:
     def __init__(self, run: ExactRun, graph: Graph) -> None:
         self.run, self.graph, self.weights = run, graph, run.weights
         self.legal = legal_edges(graph)
-        self.layer_of_reader = torch.tensor([graph.node(r.split("<")[0]).layer for r in graph.readers])
+        # A row that enters at an MLP keeps the heads beside it.
+        self.stage_of_reader = torch.tensor([stage_of(graph.node(r.split("<")[0])) for r in graph.readers])
 
     def unpatched(self, readout: Readout) -> Outcome:
         """One row: nothing cut."""
@@ -76,55 +76,51 @@ class EdgeRun:
         """Every row of `cut` on every prompt: [row, prompt]."""
         order, parts = [], []
         with torch.inference_mode():
-            for layer, rows in self._starts(cut):
+            for stage, rows in self._starts(cut):
                 order += rows
-                parts.append(self._rows(cut[rows], layer, readout))
+                parts.append(self._rows(cut[rows], stage // 2, readout))
         return reordered(concatenate(parts, 0), (torch.tensor(order).argsort(),))
 
     def _starts(self, cut: Cut) -> list[tuple[int, list[int]]]:
-        """Rows by the layer of their first cut; behind the logits where they have none."""
-        never = self.graph.n_layers + 1
-        firsts = torch.where(cut.any(1), self.layer_of_reader, never).amin(1).tolist()
+        """Rows by the stage of their first cut; behind the logits where they have none."""
+        never = 2 * self.graph.n_layers + 2
+        firsts = torch.where(cut.any(1), self.stage_of_reader, never).amin(1).tolist()
         groups: dict[int, list[int]] = {}
-        for row, layer in enumerate(firsts):
-            groups.setdefault(layer, []).append(row)
+        for row, stage in enumerate(firsts):
+            groups.setdefault(stage, []).append(row)
         return sorted(groups.items())
 
     def _rows(self, cut: Cut, layer: int, readout: Readout) -> Outcome:
         if layer > self.graph.n_layers:
             return reordered(self.unpatched(readout), (torch.zeros(len(cut), dtype=torch.long),))
-        held, each = self._prompt_bytes(cut, layer)
-        room = max(0, self.run.memory - self.run.footprint.held_bytes)
+        rows = Rows(self, cut)
+        held, each = self._prompt_bytes(rows, layer)
+        each += 3 * FLOAT * self.weights.vocab_size * readout.reads_vocabulary
+        run = self.run
+        room = max(0, run.footprint.room(run.memory, run.tokens.device) - run.footprint.held_bytes)
         prompts_at_once = max(1, room // (held + each))
 
         def of_prompts(part: slice) -> Outcome:
-            climb = _Climb(self, part, layer, cut)
+            climb = Climb(self, part, layer, rows.wanted)
             n = len(range(len(readout.batch))[part])
-            some = Readout(
-                readout.batch.of_rows(range(len(readout.batch))[part]), readout.metric, readout.accuracy
-            )
-            rows = max(1, (room - n * held) // (n * each))
-            found = in_chunks(len(cut), rows, lambda r: some.of_residual(self.weights, climb.final(cut[r])))
-            return concatenate(found, 0)
+            some = readout.of_prompts(part)
+            at_once = max(1, (room - n * held) // (n * each))
+
+            def work(chunk: slice) -> Outcome:
+                return some.of_residual(self.weights, climb.final(Rows(self, cut[chunk])))
+
+            return concatenate(in_chunks(len(cut), at_once, work), 0)
 
         return concatenate(in_chunks(len(readout.batch), prompts_at_once, of_prompts), 1)
 
-    def most_cut(self, cut: Cut) -> Bool[Tensor, "row reader"]:
-        """Where more is cut than kept."""
-        return 2 * cut.sum(1) > self.legal.sum(0)
-
-    def wanted(self, cut: Cut) -> Bool[Tensor, "source"]:
-        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
-        return cut.any(0).any(1) | self.most_cut(cut).any()
-
-    def _prompt_bytes(self, cut: Cut, layer: int) -> tuple[int, int]:
+    def _prompt_bytes(self, rows: Rows, layer: int) -> tuple[int, int]:
         """What one prompt holds for all rows, and what one row takes beside: changes of sources, below `layer` and
         above, and what readers read."""
-        footprint, wanted = self.run.footprint, self.wanted(cut)
+        footprint, wanted = self.run.footprint, rows.wanted
         stream = FLOAT * footprint.n_columns * self.weights.d_model
         below = self._layer_of_sources() < layer
-        streams = 2 * self.graph.n_layers * bool(self.most_cut(cut).any())
-        inputs = 3 * min(int(cut.any(1).sum(1).max()), self.weights.n_heads)
+        streams = 2 * self.graph.n_layers * bool(rows.mostly.any())
+        inputs = 3 * min(int(rows.touched.sum(1).max()), self.weights.n_heads)
         row = footprint.rows_bytes(1, footprint.n_columns) // footprint.n_prompts
         held = int((wanted & below).sum()) + streams + 1
         return stream * held, stream * (int((wanted & ~below).sum()) + inputs) + row
@@ -133,36 +129,70 @@ class EdgeRun:
         return torch.tensor([self.graph.node(source).layer for source in self.graph.sources])
 
 
-class _Changes(NamedTuple):
+def stage_of(node: Node) -> int:
+    """When a node reads: attention of layer n at 2n, its MLP at 2n + 1."""
+    return 2 * node.layer + (node.kind == "mlp")
+
+
+class Rows:
+    """Rows of cuts, and what is asked of them at every layer."""
+
+    def __init__(self, edges: EdgeRun, cut: Cut) -> None:
+        self.cut, self.legal = cut, edges.legal
+
+    def __len__(self) -> int:
+        return len(self.cut)
+
+    @cached_property
+    def touched(self) -> Bool[Tensor, "row reader"]:
+        """Where anything is cut."""
+        return self.cut.any(1)
+
+    @cached_property
+    def mostly(self) -> Bool[Tensor, "row reader"]:
+        """Where more is cut than kept."""
+        return 2 * self.cut.sum(1, dtype=torch.int32) > self.legal.sum(0)
+
+    @cached_property
+    def wanted(self) -> Bool[Tensor, "source"]:
+        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
+        return self.cut.any(0).any(1) | self.mostly.any()
+
+
+class Changes(NamedTuple):
     """Donor minus own of some sources; a single row where all rows share them."""
 
     sources: Int[Tensor, "source"]
     written: Float[Tensor, "_ source prompt column d_model"]
 
 
-@dataclass
-class _Inputs:
-    """What readers with a cut read, of n_rows rows. pairs: (row, reader) of each."""
+@dataclass(frozen=True)
+class Inputs:
+    """What readers with a cut read, of n_rows rows, reader by reader. readers: which of those asked about."""
 
     n_rows: int
-    pairs: list[tuple[int, int]]
+    readers: Int[Tensor, "pair"]
+    rows: Int[Tensor, "pair"]
     read: Float[Tensor, "pair prompt column d_model"]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def rows_of(self, x: Tensor) -> Tensor:
-        """x with all its rows."""
-        return x.expand(self.n_rows, *x.shape[1:])
+        """A copy of x with all its rows."""
+        return x.repeat(self.n_rows // len(x), *[1] * (x.dim() - 1))
 
-    def by_reader(self) -> Iterator[tuple[int, list[int], Tensor]]:
-        """(reader, rows, what it reads there)."""
-        for reader in sorted({reader for _, reader in self.pairs}):
-            at = [i for i, (_, other) in enumerate(self.pairs) if other == reader]
-            yield reader, [self.pairs[i][0] for i in at], self.read[at]
+    def by_reader(self, values: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(reader, rows, their part of `values`)."""
+        counts = torch.bincount(self.readers).tolist()
+        parts = zip(torch.split(self.rows, counts), torch.split(values, counts), strict=True)
+        yield from ((reader, *part) for reader, part in enumerate(parts) if counts[reader])
 
 
-class _Climb:
+class Climb:
     """Some prompts of an EdgeRun, ready for rows whose first cut is in `layer`."""
 
-    def __init__(self, edges: EdgeRun, prompts: slice, layer: int, cut: Cut) -> None:
+    def __init__(self, edges: EdgeRun, prompts: slice, layer: int, wanted: Bool[Tensor, "source"]) -> None:
         self.edges, self.run, self.graph, self.weights = edges, edges.run, edges.graph, edges.weights
         self.prompts, self.layer = prompts, layer
         self.base = edges.run.base.of_prompts(prompts)
@@ -171,12 +201,12 @@ class _Climb:
         self.rotation = rotation(length) if rotation else None
         self.reader = {name: i for i, name in enumerate(self.graph.readers)}
         self.source = {name: i for i, name in enumerate(self.graph.sources)}
-        self.below = list(self._changes_below(edges.wanted(cut)))
+        self.below = list(self._changes_below(wanted))
 
-    def _changes_below(self, wanted: Bool[Tensor, "source"]) -> Iterator[_Changes]:
+    def _changes_below(self, wanted: Bool[Tensor, "source"]) -> Iterator[Changes]:
         """Of the sources below self.layer, the same for all rows."""
         if wanted[0]:
-            yield _Changes(torch.tensor([0]), self._embedding_change()[None, None])
+            yield Changes(torch.tensor([0]), self._embedding_change()[None, None])
         for depth in range(self.layer):
             yield from self._changes(depth, self.base.z[depth][None], self.base.mlp(depth)[None], wanted)
 
@@ -205,16 +235,16 @@ class _Climb:
 
     def _changes(
         self, depth: int, z: Tensor, wrote: Tensor, wanted: Bool[Tensor, "source"]
-    ) -> Iterator[_Changes]:
+    ) -> Iterator[Changes]:
         """Donor minus own of the sources of one layer that are cut anywhere, over the columns of `z` and `wrote`."""
         first = self.source[f"a{depth}.h0"]
         heads = wanted[first : first + self.graph.n_heads].nonzero()[:, 0]
         if len(heads):
-            yield _Changes(first + heads, self._written(depth, z, heads.to(self.device)))
+            yield Changes(first + heads, self._written(depth, z, heads.to(self.device)))
         if wanted[first + self.graph.n_heads]:
             columns = (self.run.length - wrote.shape[2], self.run.length)
             change = self._given("mlp", depth, columns) - wrote
-            yield _Changes(torch.tensor([first + self.graph.n_heads]), change[:, None])
+            yield Changes(torch.tensor([first + self.graph.n_heads]), change[:, None])
 
     def _written(self, depth: int, z: Tensor, heads: Tensor) -> Float[Tensor, "_ head prompt column d_model"]:
         out = self.weights.layers[depth].out.weight.view(self.weights.n_heads, self.weights.d_head, -1)[heads]
@@ -227,29 +257,31 @@ class _Climb:
         value = self.run.given(kind, depth, columns)
         return value if len(value) == 1 else value[self.prompts]
 
-    def final(self, cut: Cut) -> Float[Tensor, "row prompt d_model"]:
+    def final(self, rows: Rows) -> Float[Tensor, "row prompt d_model"]:
         """The residual stream that the logits read."""
-        wanted, changes = self.edges.wanted(cut), list(self.below)
+        changes = list(self.below)
         x = self.base.residual(self.layer)[None]
         for depth in range(self.layer, self.graph.n_layers):
-            x = self._layer(depth, x, cut, changes, wanted)
+            x = self._layer(depth, x, rows, changes)
         last = x[:, :, -1:]
-        return _substitute(last, self._inputs(cut, [LOGITS], last, changes))[:, :, 0].expand(len(cut), -1, -1)
+        return _substitute(last, self.inputs(rows, [LOGITS], last, changes))[:, :, 0].expand(
+            len(rows), -1, -1
+        )
 
     def _layer(
-        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], wanted: Tensor
+        self, depth: int, x: Tensor, rows: Rows, changes: list[Changes]
     ) -> Float[Tensor, "_ prompt column d_model"]:
         """The stream behind one layer; what its sources wrote is noted in `changes`."""
         layer, last = self.weights.layers[depth], depth + 1 == self.graph.n_layers
         n_queries = 1 if last else x.shape[2]
-        z = self._head_outputs(depth, x, cut, changes, n_queries)
+        z = self._head_outputs(depth, x, rows, changes, n_queries)
         x = x[:, :, -n_queries:]
         between = x + layer.out(z.flatten(3))
-        new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), wanted & self._heads_alone))
+        new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), rows.wanted & self._heads_alone))
         read = x if self.weights.parallel else between
         seen = changes if self.weights.parallel else [*changes, *new]
-        wrote = mlp(layer, _substitute(read, self._inputs(cut, [f"m{depth}"], read, seen)))
-        changes += [*new, *self._changes(depth, z, wrote, wanted & ~self._heads_alone)]
+        wrote = mlp(layer, _substitute(read, self.inputs(rows, [f"m{depth}"], read, seen)))
+        changes += [*new, *self._changes(depth, z, wrote, rows.wanted & ~self._heads_alone)]
         return between + wrote
 
     @property
@@ -257,19 +289,19 @@ class _Climb:
         return torch.tensor([name[0] == "a" for name in self.graph.sources])
 
     def _head_outputs(
-        self, depth: int, x: Tensor, cut: Cut, changes: list[_Changes], n_queries: int
+        self, depth: int, x: Tensor, rows: Rows, changes: list[Changes], n_queries: int
     ) -> Float[Tensor, "_ prompt query head d_head"]:
         layer, names = self.weights.layers[depth], [f"a{depth}.h{h}" for h in range(self.graph.n_heads)]
         leaders = names[:: self.graph.n_heads // self.graph.n_kv_heads]
         inputs = {
-            kind: self._inputs(cut, [f"{name}<{kind}>" for name in of], x[:, :, -width:], changes)
+            kind: self.inputs(rows, [f"{name}<{kind}>" for name in of], x[:, :, -width:], changes)
             for kind, of, width in (
                 ("q", names, n_queries),
                 ("k", leaders, x.shape[2]),
                 ("v", leaders, x.shape[2]),
             )
         }
-        if depth == self.layer and not any(part.pairs for part in inputs.values()):
+        if depth == self.layer and not any(map(len, inputs.values())):
             return self.base.z[depth][None, :, -n_queries:]
         at, first = Attention(self.weights, depth, self.rotation), self.run.first
         flat = at.read(layer.attention_norm(x), x.shape[2] - n_queries)
@@ -281,69 +313,66 @@ class _Climb:
         prefix = self.base.attention[depth].until(first) if first else None
         return at.mix(at.pattern(q, k, prefix), v, prefix)
 
-    def _projected(self, depth: int, whole: Tensor, way: Affine, inputs: _Inputs) -> Tensor:
-        """q, k or v of all heads, those with an input of their own worked out from it."""
-        if not inputs.pairs:
+    def _projected(self, depth: int, whole: Tensor, way: Affine, inputs: Inputs) -> Tensor:
+        """q, k or v of all heads (groups), those with an input of their own worked out from it."""
+        if not len(inputs):
             return whole
-        whole, width = inputs.rows_of(whole).clone(), self.weights.d_head
-        for reader, rows, read in inputs.by_reader():
-            place = self._unit(reader) * width
-            units = slice(place, place + width)
+        whole, width = inputs.rows_of(whole), self.weights.d_head
+        normed = self.weights.layers[depth].attention_norm(inputs.read)
+        for head, rows, read in inputs.by_reader(normed):
+            units = slice(head * width, (head + 1) * width)
             some = Affine(way.weight[:, units], None if way.bias is None else way.bias[units])
-            whole[rows, ..., units] = some(self.weights.layers[depth].attention_norm(read))
+            whole[rows, ..., units] = some(read)
         return whole
 
-    def _unit(self, reader: int) -> int:
-        """Which head (of queries), or group (of keys and values), the reader is."""
-        name = self.graph.readers[reader]
-        head = self.graph.node(name.split("<")[0]).index
-        return head if name.endswith("<q>") else head // (self.graph.n_heads // self.graph.n_kv_heads)
-
-    def _inputs(self, cut: Cut, readers: list[str], x: Tensor, changes: list[_Changes]) -> _Inputs:
+    def inputs(self, some: Rows, readers: list[str], x: Tensor, changes: list[Changes]) -> Inputs:
         """What these readers read where they have a cut; x: the stream that they read else, in the last columns."""
         places = torch.tensor([self.reader[name] for name in readers])
-        some = cut[:, :, places]
-        pairs = some.any(1).nonzero().tolist()
-        if not pairs:
-            return _Inputs(len(cut), [], torch.empty(0, 1, 1, 1))
-        rows, columns = (torch.tensor(index) for index in zip(*pairs, strict=True))
-        mostly = self.edges.most_cut(cut)[rows, places[columns]]
-        masks = some[rows, :, columns]
-        kept = self.edges.legal[:, places[columns]].T & ~masks
-        masks = torch.where(mostly[:, None], -kept.float(), masks.float()).to(self.device)
+        at, rows = some.touched[:, places].T.nonzero(as_tuple=True)
+        if not len(rows):
+            return Inputs(len(some), at, rows, x[:0])
+        columns = places[at]
+        masks, mostly = some.cut[rows, :, columns], some.mostly[rows, columns]
+        kept = self.edges.legal[:, columns].T & ~masks
+        masks = torch.where(mostly[:, None], -kept.float(), masks.float())
         read = self._starts(x, readers[0], rows, mostly)
         for change in changes:
-            read = read + _product(rows, masks[:, change.sources], change.written[..., -x.shape[2] :, :])
-        return _Inputs(len(cut), [(row, int(places[column])) for row, column in pairs], read)
+            if (mine := masks[:, change.sources]).any():
+                written = change.written[..., -x.shape[2] :, :].flatten(2)
+                _add_products(read.view(len(read), -1), rows, at, mine.to(self.device), written)
+        return Inputs(len(some), at, rows, read)
 
     def _starts(
         self, x: Tensor, reader: str, rows: Int[Tensor, "pair"], mostly: Bool[Tensor, "pair"]
     ) -> Float[Tensor, "pair prompt column d_model"]:
-        """The row's own stream, or the donor's where most is cut."""
-        own = x[rows] if len(x) > 1 else x.expand(len(rows), -1, -1, -1)
-        if not mostly.any():
-            return own
-        given = self.given_streams[reader.split("<")[0]][None, :, -x.shape[2] :]
-        return torch.where(mostly[:, None, None, None].to(self.device), given, own)
+        """The row's own stream, or the donor's where most is cut: a copy."""
+        own = x[rows] if len(x) > 1 else x.repeat(len(rows), 1, 1, 1)
+        if mostly.any():
+            given = self.given_streams[reader.split("<")[0]][None, :, -x.shape[2] :]
+            own[mostly] = given.expand_as(own[:1])
+        return own
 
 
-def _substitute(x: Tensor, inputs: _Inputs) -> Tensor:
+def _substitute(x: Tensor, inputs: Inputs) -> Tensor:
     """The stream, with what rows with a cut read in their place."""
-    if not inputs.pairs:
+    if not len(inputs):
         return x
-    x = inputs.rows_of(x).clone()
-    x[[row for row, _ in inputs.pairs]] = inputs.read
+    x = inputs.rows_of(x)
+    x[inputs.rows] = inputs.read
     return x
 
 
-def _product(
+def _add_products(
+    read: Float[Tensor, "pair number"],
     rows: Int[Tensor, "pair"],
+    readers: Int[Tensor, "pair"],
     masks: Float[Tensor, "pair source"],
-    written: Float[Tensor, "_ source prompt column d_model"],
-) -> Float[Tensor, "pair prompt column d_model"]:
-    """Each pair's sum of what its sources write."""
-    shape = written.shape[2:]
+    written: Float[Tensor, "row source number"],
+) -> None:
+    """Adds to each pair the sum of what its sources write in its row."""
     if len(written) == 1:
-        return (masks @ written[0].flatten(1)).view(-1, *shape)
-    parts = [masks[rows == row] @ written[row].flatten(1) for row in sorted(set(rows.tolist()))]
-    return torch.cat(parts).view(-1, *shape)
+        read.addmm_(masks, written[0])
+        return
+    by_row = masks.new_zeros(len(written), int(readers.max()) + 1, masks.shape[1])
+    by_row[rows, readers] = masks
+    read += torch.bmm(by_row, written)[rows, readers]

@@ -98,7 +98,7 @@ class ExactRun:
         """The residual stream behind `layer`, some heads of it replaced and everything below as it was."""
         leaves = ~keep[:, layer, :-1]
         touched = leaves.any(0).nonzero()[:, 0].to(self.tokens.device)
-        change = self._change("z", layer, columns, where)[..., touched, :]
+        change = self.change("z", layer, columns, where)[..., touched, :]
         delta = self.written(layer, change, touched, leaves[:, touched.cpu()])
         return self.behind_attention(delta, keep[:, layer, -1], layer, columns, where)
 
@@ -126,7 +126,7 @@ class ExactRun:
         self, keep: Tensor, layer: int, columns: Columns, where: Tensor | None
     ) -> Float[Tensor, "row prompt column d_model"]:
         """The same where the MLP is the first to be replaced: all rows alike."""
-        change = self._change("mlp", layer, columns, where)
+        change = self.change("mlp", layer, columns, where)
         x = self.base.residual(layer + 1)[:, self._at(columns)] + change
         return x[None].expand(len(keep), -1, -1, -1)
 
@@ -137,7 +137,7 @@ class ExactRun:
         summed = leaves.to(out.device).float() @ by_head.float().flatten(1)
         return summed.view(len(leaves), *change.shape[:2], -1)
 
-    def _change(self, kind: str, layer: int, columns: Columns, where: Tensor | None) -> Tensor:
+    def change(self, kind: str, layer: int, columns: Columns, where: Tensor | None) -> Tensor:
         """Donor minus base of a layer's outputs, zero where nothing is replaced."""
         base = self.base.z[layer] if kind == "z" else self.base.mlp(layer)
         change = self.given(kind, layer, columns) - base[:, self._at(columns)]

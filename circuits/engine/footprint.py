@@ -184,6 +184,32 @@ class Footprint:
         both = 4 * self.n_prompts * n_queries * (self.length + self.n_columns) * self.head_width
         return behind + self.n_prompts * changed + both
 
+    def linear_edges_flops(self, n_points: int, own_run: bool) -> int:
+        """Of circuits.engine.linear_edges.embedding_path_edges: passes, and what sources and readers meet in.
+
+        own_run: whether the run itself is one more than the points. Without logits.
+        """
+        weights, tokens = self.weights, self.n_prompts * self.n_columns
+        n_layers, beside = len(weights.layers), 0 if weights.parallel else weights.n_heads
+        donor = self.trace_flops(self.length, answer_alone=True) if self.resamples else 0
+        there = self.trace_flops(self.n_columns, answer_alone=True)
+        back = sum(self._back_to_inputs(layer) for layer in range(n_layers))
+        read = self.head_width + 2 * weights.n_kv_heads * weights.d_head
+        width, pairs = 2 * tokens * weights.d_model, 1 + n_layers * (weights.n_heads + 1)
+        for layer in range(n_layers):
+            below = 1 + layer * (weights.n_heads + 1)
+            pairs += below * (weights.n_heads + 2 * weights.n_kv_heads) + below + beside
+        meeting = width * (pairs + n_layers * (self.head_width + n_points * read))
+        return donor + own_run * there + n_points * (there + back) + meeting
+
+    def _back_to_inputs(self, layer: int) -> int:
+        """As _back, of the first layer too to what its heads and MLP read."""
+        if layer:
+            return self._back(layer)
+        n_queries = 1 if len(self.weights.layers) == 1 else self.n_columns
+        behind = self.n_prompts * n_queries * (_flops(self.weights.layers[0].out) + _mlp(self.weights, 0))
+        return behind + 4 * self.n_prompts * n_queries * (self.length + self.n_columns) * self.head_width
+
     def logits_flops(self, n_rows: int, n_logits: int) -> int:
         return 2 * n_rows * self.n_prompts * self.weights.d_model * n_logits
 

@@ -89,13 +89,19 @@ class Attention:
 
         first, queries_first: the columns at which k and q begin.
         """
-        k = self._by_head(k)
-        k = self.layer.key_norm(k) if self.layer.key_norm else k
-        return self._queries(q, queries_first), self._rotated(k, first), self._by_head(v)
+        return self._queries(q, queries_first), self._keys(k, first), self._by_head(v)
 
     def queries(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column head d_head"]:
         """Of normalised `x`, whose first column is `first`."""
         return self._queries(self.layer.query(x), first)
+
+    def keys(self, x: Tensor, first: int) -> Float[Tensor, "row prompt column kv_head d_head"]:
+        """Of normalised `x`, whose first column is `first`."""
+        return self._keys(self.layer.key(x), first)
+
+    def _keys(self, k: Tensor, first: int) -> Tensor:
+        k = self._by_head(k)
+        return self._rotated(self.layer.key_norm(k) if self.layer.key_norm else k, first)
 
     def _queries(self, q: Tensor, first: int) -> Tensor:
         q = self._by_head(q)
@@ -155,16 +161,18 @@ class Attention:
 def mlp(layer: Layer, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
     """What the MLP of `layer` writes for the residual stream `x`; without gradients, a few columns at a time."""
 
-    def hidden(part: Tensor) -> Tensor:
-        normed = layer.mlp_norm(part)
-        if layer.gate is None:
-            return layer.mlp_in(normed, layer.activation)
-        return layer.gate(normed, layer.activation) * layer.mlp_in(normed)
-
     if x.requires_grad:
-        return layer.mlp_out(hidden(x))
-    parts = [layer.mlp_out(hidden(part)) for part in torch.split(x.flatten(0, -2), mlp_tokens(layer))]
+        return layer.mlp_out(hidden(layer, x))
+    parts = [layer.mlp_out(hidden(layer, part)) for part in torch.split(x.flatten(0, -2), mlp_tokens(layer))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view_as(x)
+
+
+def hidden(layer: Layer, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows hidden"]:
+    """What the MLP of `layer` makes of the residual stream `x` before it writes."""
+    normed = layer.mlp_norm(x)
+    if layer.gate is None:
+        return layer.mlp_in(normed, layer.activation)
+    return layer.gate(normed, layer.activation) * layer.mlp_in(normed)
 
 
 def mlp_tokens(layer: Layer) -> int:

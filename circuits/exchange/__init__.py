@@ -1,1 +1,12 @@
 """Foreign formats, one file each: circuits as other programs read and write them."""
+
+from __future__ import annotations
+
+from circuits.registry import Registry
+
+FORMATS = Registry(
+    kind="format",
+    package="circuits.exchange",
+    attribute="FORMAT",
+    without=frozenset({"format", "fields", "files", "run_folder"}),
+)

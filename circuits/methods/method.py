@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -46,6 +46,7 @@ class Method:
     """score(model, problem, options) -> Scores; positive means that the component supports the behaviour.
 
     direct: it sees only what components write straight to the logits.
+    granularity: what it scores, and what its circuits are made of.
     work: says what `score` is going to do for the same arguments, before it does it, and raises as it would; None
     where nobody knows.
     """
@@ -56,6 +57,7 @@ class Method:
     options: type[Options]
     score: Callable[[Model, Problem, Any], Scores]
     direct: bool = False
+    granularity: Literal["node", "edge"] = "node"
     work: Callable[[Model, Problem, Any], Workload | None] = lambda model, problem, options: None
 
     def configure(self, settings: Mapping[str, object]) -> Options:

@@ -15,7 +15,7 @@ from pydantic import Field
 from circuits.attribution import Approximation, linear_changes, linear_work
 from circuits.batches import Batch
 from circuits.engine.rules import Rules
-from circuits.methods.method import Method, Problem
+from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.patches import Changes, PatchingOptions, counted_swap, labels, swap, sweep
 from circuits.patching import require_engine
@@ -23,13 +23,21 @@ from circuits.scores import Scores
 from circuits.work import Workload, total
 
 
-class RelevancePatchingOptions(PatchingOptions):
+class RuleOptions(Options):
     norms: bool = Field(True, description="LN rule: norms divide by the scale that they have")
     activations: bool = Field(
         True, description="Identity rule: activations keep the ratio of output to input"
     )
     gates: bool = Field(True, description="Half rule: a gate and what it gates get half the gradient each")
     attention: bool = Field(False, description="AH rule: attention patterns stay as they are")
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.norms, self.activations, self.gates, self.attention)
+
+
+class RelevancePatchingOptions(RuleOptions, PatchingOptions):
+    pass
 
 
 def score(model: Model, problem: Problem, options: RelevancePatchingOptions) -> Scores:
@@ -39,10 +47,10 @@ def score(model: Model, problem: Problem, options: RelevancePatchingOptions) -> 
     """
     require_engine(model, problem.batches, METHOD.name)
     components, swapped = options.scored(model.graph), swap(model, problem, options)
-    rules = Rules(options.norms, options.activations, options.gates, options.attention)
+    how = Approximation(rules=options.rules)
 
     def begin(batch: Batch) -> Changes:
-        return linear_changes(model, batch, problem.metric, swapped, components, Approximation(rules=rules))
+        return linear_changes(model, batch, problem.metric, swapped, components, how)
 
     effects = sweep(problem, options, "relevance patching", len(components), begin)
     details = {"options": options.model_dump(), "unit": "change of the metric, by relevance rules"}

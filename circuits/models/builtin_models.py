@@ -17,12 +17,13 @@ CARD = "card.json"
 class KnownCircuit:
     """A circuit known by construction or by training, not by measurement: node and edge names.
 
+    edges: corruption -> those that carry a difference between the two prompts, where that is known.
     roles: what its heads do -> which ones, where that is known. forms, corruptions: the prompts that it is known
     for; empty forms mean all.
     """
 
     heads: frozenset[str]
-    edges: frozenset[str] = frozenset()
+    edges: Mapping[str, frozenset[str]] = field(default_factory=dict)
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     forms: frozenset[str] = frozenset()
     corruptions: frozenset[str] = frozenset()
@@ -60,7 +61,7 @@ def card(name: str) -> Card:
     circuits = {
         task: KnownCircuit(
             heads=frozenset(known["heads"]),
-            edges=frozenset(known.get("edges", ())),
+            edges=_edges(known),
             roles={role: tuple(heads) for role, heads in known.get("roles", {}).items()},
             forms=frozenset(known.get("forms", ())),
             corruptions=frozenset({known["corruption"], *known.get("other_corruptions", ())}),
@@ -70,3 +71,11 @@ def card(name: str) -> Card:
     return Card(
         name=name, kind=raw["kind"], summary=raw["summary"], accuracy=raw["accuracy"], circuits=circuits
     )
+
+
+def _edges(known: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    others = {
+        name: other.get("edges", ()) for name, other in dict(known.get("other_corruptions", {})).items()
+    }
+    listed = {known["corruption"]: known.get("edges", ()), **others}
+    return {corruption: frozenset(edges) for corruption, edges in listed.items() if edges}

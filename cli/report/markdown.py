@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from circuits.circuit import Circuit
 from circuits.discovery import Discovery, Finding
 from circuits.evaluation import six_things
+from circuits.scores import Scores
 from cli.wording import (
+    audit_words,
     baseline_line,
     conclusions,
     estimate,
     finding_words,
+    kept_words,
     number,
     p_value,
     reference_words,
@@ -64,7 +68,7 @@ def _judgement(found: Discovery) -> Iterator[str]:
     rows = [
         (
             finding.scores.method,
-            f"{len(finding.circuit)} of {len(finding.scores.components)}",
+            kept_words(finding),
             verdict.ablation,
             estimate(verdict.faithfulness),
             f"{number(verdict.random.low)} to {number(verdict.random.high)}",
@@ -90,11 +94,12 @@ def _judgement(found: Discovery) -> Iterator[str]:
     prompts = (
         f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
     )
-    stated = six_things(first.verdicts[0], first.scores.components, found.graph, prompts)
+    stated = six_things(first.verdicts[0], first.ranked.components, found.graph, prompts)
     yield (
         "Faithfulness is a ratio of means: 0 with everything replaced, 1 with nothing replaced; it may pass 1 where "
         "the circuit leaves out what works against the behaviour. Brackets are 95% bootstrap intervals over prompts; "
-        f"the band holds 95% of {first.verdicts[0].random.n} random circuits with as many heads and MLPs."
+        f"the band holds 95% of {first.verdicts[0].random.n} random circuits with as many heads and MLPs, or "
+        "as many edges grown from the logits by random scores."
     )
     yield "; ".join(f"{name}: {value}" for name, value in stated.items() if name != "ablation") + "."
 
@@ -103,21 +108,45 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
     scores = finding.scores
     yield f"## {scores.method}"
     yield f"Kept by: {finding.circuit.selection}. Positive scores support the behaviour."
-    kept = set(finding.circuit.nodes)
+    yield _top(scores, finding.circuit, "component")
+    if scores.edges is not None:
+        yield _top(scores.edges, finding.circuit, "edge")
+        yield "A component's score is the sum over the edges that leave it."
+    yield from _audit(finding)
+    yield from reference_words(finding)
+    yield from conclusions(scores.details)
+    yield from _details(scores.details)
+
+
+def _audit(finding: Finding) -> Iterator[str]:
+    """The method's largest edges beside what cutting them does."""
+    if (audit := finding.audit) is None:
+        return
+    yield audit_words(audit)
+    rows = [
+        (
+            edge.edge,
+            f"{edge.score:.4g}",
+            f"{edge.exact:.4g} [{edge.low:.4g}, {edge.high:.4g}]",
+            "wrong sign" if edge.sign_error else "no effect that shows" if edge.false_positive else "",
+        )
+        for edge in audit.edges[:TOP]
+    ]
+    yield table(("edge", "score", "exact effect", "verdict"), rows)
+
+
+def _top(scores: Scores, circuit: Circuit, what: str) -> str:
     rows = [
         (
             str(n),
             name,
             f"{scores.of(name):.4g}",
             f"{scores.stderr_of(name):.2g}",
-            "yes" if name in kept else "",
+            "yes" if name in circuit else "",
         )
         for n, name in enumerate(scores.ranking()[:TOP], start=1)
     ]
-    yield table(("rank", "component", "score", f"standard error over {scores.unit}s", "in circuit"), rows)
-    yield from reference_words(finding)
-    yield from conclusions(scores.details)
-    yield from _details(scores.details)
+    return table(("rank", what, "score", f"standard error over {scores.unit}s", "in circuit"), rows)
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pandas as pd
 import torch
 from benchmarks.shapes import Prompts, write_shape
+from tiny_models import edges_by_name
 from torch import Tensor
 
 from circuits.batches import Batch
@@ -210,6 +211,39 @@ def attribution(pair: Pair, first: int, least: float, n: int = 8) -> Row:
     return Row(f"AtP, all heads and MLPs, {n} prompts, first difference at {first}", least, ours, theirs)
 
 
+def edge_attribution(pair: Pair, first: int, least: float, n: int = 64) -> Row:
+    """EAP of every edge by denoising; TransformerLens takes prompts one by one, so two of them are run."""
+    from circuits.methods import METHODS
+    from circuits.methods.method import Problem
+
+    batch, rows = with_one_answer(Prompts(n, LENGTH, first).batch(pair.model.vocab_size)), [0, 1]
+    (answer,), (wrong,) = batch.answers[0], batch.distractors[0]
+    method, problem = METHODS.load("eap"), Problem((batch,), logit_difference)
+    options = method.configure({"direction": "denoising"})
+
+    def ours() -> tuple[float, Tensor]:
+        seconds, scores = cpu(lambda: method.score(pair.model, problem, options))
+        return seconds, torch.tensor(scores.edges.samples[rows].mean(0))
+
+    def theirs() -> tuple[float, Tensor]:
+        from transformer_lens.tools.analysis import attribution_patch
+        from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig
+
+        seconds, found = cpu(
+            lambda: attribution_patch(
+                pair.bridge,
+                batch.clean[rows],
+                batch.corrupt[rows],
+                lambda logits: (logits[:, -1, answer] - logits[:, -1, wrong]).sum(),
+                EdgeAttributionConfig(granularity="edge"),
+            )
+        )
+        sums = edges_by_name(found.edge_scores)
+        return seconds / len(rows) * n, torch.tensor([sums[edge] for edge in pair.model.graph.places])
+
+    return Row(f"EAP, all edges, {n} prompts, first difference at {first}", least, ours, theirs)
+
+
 def with_one_answer(batch: Batch) -> Batch:
     """The same prompts, all with the first one's answer and distractor."""
     pairs = tuple(
@@ -339,6 +373,8 @@ def main() -> None:
         whole_forwards(llama, 1, 4),
         attribution(small, 10, 3),
         attribution(small, 1, 3),
+        edge_attribution(small, 10, 20),
+        edge_attribution(small, 1, 20),
         direct(small, 20),
     ]
     print(f"{'one thread, CPU seconds, medians':62} {'ours':>8} {'theirs':>9}   ratio")

@@ -1,4 +1,4 @@
-"""Peak memory above the loaded model, of exact patching of every head: one fresh process for each line.
+"""Peak memory above the loaded model, of exact patching of every head and of EAP: one fresh process for each line.
 
     python tests/benchmarks/peak_memory.py [--memory 400MiB]
 
@@ -52,6 +52,27 @@ def one(directory: Path, first: int, memory: str) -> None:
     )
 
 
+def edges(directory: Path, first: int, memory: str) -> None:
+    """EAP of every edge; prints the growth in MiB."""
+    import torch
+    from benchmarks.shapes import Prompts
+
+    from circuits.memory import parse_bytes, peak_bytes
+    from circuits.methods import METHODS
+    from circuits.methods.method import Problem
+    from circuits.metrics import logit_difference
+    from circuits.models.bridge import load_model
+
+    model = load_model(str(directory), memory=parse_bytes(memory))
+    torch.set_num_threads(1)
+    batch, method = Prompts(64, 16, first).batch(model.vocab_size), METHODS.load("eap")
+    model.run(batch.clean[:2])
+    before = peak_bytes(model.device) or 0
+    method.score(model, Problem((batch,), logit_difference), method.configure({}))
+    grown = (peak_bytes(model.device) or 0) - before
+    print(f"EAP, first difference at {first:2}, --memory {memory}: {grown / 2**20:.0f} MiB above the model")
+
+
 def main() -> None:
     """Starts a process for each line."""
     from benchmarks.shapes import write_shape
@@ -59,14 +80,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--memory", default="400MiB")
     parser.add_argument("--first", type=int)
+    parser.add_argument("--edges", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "circuit-benchmarks")
     arguments = parser.parse_args()
     if arguments.first is not None:
-        one(arguments.folder / "gpt2-small-float32", arguments.first, arguments.memory)
+        work = edges if arguments.edges else one
+        work(arguments.folder / "gpt2-small-float32", arguments.first, arguments.memory)
         return
     write_shape("gpt2-small", arguments.folder)
     for first in (10, 1):
-        subprocess.run([sys.executable, *sys.argv, "--first", str(first)], check=True)
+        for what in ([], ["--edges"]):
+            subprocess.run([sys.executable, *sys.argv, "--first", str(first), *what], check=True)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import prompt_pairs
+from tiny_models import edges_by_name, prompt_pairs
 from torch import Tensor
 
 from circuits.batches import Batch, make_batches
-from circuits.methods import activation_patching, logit_attribution
+from circuits.methods import activation_patching, eap, logit_attribution
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel
@@ -123,3 +123,25 @@ def test_direct_logit_attribution(gpt2: BridgeModel, bridge: Any, batch: Batch) 
     for column, name in enumerate((*gpt2.graph.components, "input")):
         torch.testing.assert_close(parts[:, column], theirs[name], atol=1e-4, rtol=0)
     assert parts.abs().max() > 0.5
+
+
+@pytest.mark.parametrize("direction", ["noising", "denoising"])
+def test_every_edge_to_first_order(gpt2: BridgeModel, bridge: Any, batch: Batch, direction: str) -> None:
+    """Theirs is denoising: noising is the same with the prompts' places changed, and the other sign."""
+    from transformer_lens.tools.analysis import attribution_patch
+    from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig
+
+    config = EdgeAttributionConfig(granularity="edge")
+    ours = eap.METHOD.score(
+        gpt2, Problem((batch,), logit_difference), eap.METHOD.configure({"direction": direction})
+    )
+    assert ours.edges is not None
+    for row in range(len(batch)):
+        sides, one = (batch.clean[row : row + 1], batch.corrupt[row : row + 1]), batch.of_rows([row])
+        if direction == "noising":
+            sides = sides[::-1]
+        theirs = edges_by_name(attribution_patch(bridge, *sides, _their_metric(one), config).edge_scores)
+        sign = -1 if direction == "noising" else 1
+        expected = [sign * theirs[edge] for edge in ours.edges.components]
+        assert len(theirs) == len(expected)
+        np.testing.assert_allclose(ours.edges.samples[batch.index[row]], expected, atol=1e-4)

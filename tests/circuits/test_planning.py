@@ -145,7 +145,10 @@ def test_models_that_the_engine_does_not_cover_are_forecast_too(
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("method", ["attribution-patching", "relevance-patching"])
+@pytest.mark.parametrize(
+    "method",
+    ["attribution-patching", "relevance-patching", "eap", "relp", "clean-corrupted", "eap-ig-inputs"],
+)
 def test_gradients_are_forecast(method: str, gpt2: BridgeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_suits_onednn", lambda x, weight: False)
     model, entry = gpt2, METHODS.load(method)

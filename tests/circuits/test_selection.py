@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from circuits.errors import CircuitError
+from circuits.graph import Graph
 from circuits.scores import Scores
 from circuits.selection import Choice, Selection, select
 
@@ -28,7 +29,7 @@ def _never(circuits: Sequence[Sequence[str]]) -> list[float]:
 
 
 def _select(scores: Scores, faithfulness=_never, **settings: object) -> Choice:
-    return select(scores, Selection(**settings), seed=0, faithfulness=faithfulness)  # type: ignore[arg-type]
+    return select(scores, Selection(**settings), graph=Graph(1, 1, 1), seed=0, faithfulness=faithfulness)  # type: ignore[arg-type]
 
 
 @given(VALUES)
@@ -185,6 +186,7 @@ def test_progress_of_pruning_ends_where_it_says() -> None:
     select(
         _scores([5, 4, 3]),
         Selection(),
+        graph=Graph(1, 1, 1),
         seed=0,
         faithfulness=_worth({"a0.h1": 1.0}),
         progress=lambda *step: seen.append(step),
@@ -199,3 +201,49 @@ def test_progress_of_pruning_ends_where_it_says() -> None:
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Selection(**settings)  # type: ignore[arg-type]
+
+
+GRAPH = Graph(2, 2, 1)
+
+
+def _edges(values: dict[str, float]) -> Scores:
+    """Scores of all edges, tiny where not given."""
+    size = [values.get(edge, 0.001 / n) for n, edge in enumerate(GRAPH.places, 1)]
+    edges = Scores("made-up", tuple(GRAPH.places), np.array([size]))
+    return Scores("made-up", GRAPH.components, np.zeros((1, len(GRAPH.components))), edges=edges)
+
+
+PATH = {"a1.h0->logits": 5.0, "m0->a1.h0<v>": -4.0, "input->m0": 3.0}
+
+
+def test_top_edges_grow_from_the_logits_and_nothing_hangs_in_the_air() -> None:
+    far = _edges({**PATH, "input->a0.h0<q>": 9.0})
+    chosen = [
+        select(far, Selection(rule="top", n=n), graph=GRAPH, seed=0, faithfulness=_as_faithful_as([])).circuit
+        for n in (1, 2, 3)
+    ]
+    assert [circuit.edges for circuit in chosen[:2]] == [(), ()]  # no path from the input yet
+    assert set(chosen[2].kept) == set(PATH)
+    assert chosen[2].nodes == ("m0", "a1.h0")
+
+
+def test_pruned_edges_are_those_that_are_needed() -> None:
+    def worth(circuits: Sequence[Sequence[str]]) -> list[float]:
+        return [sum(edge in circuit for edge in PATH) / 3 for circuit in circuits]
+
+    scores = _edges(
+        {**PATH, "input->logits": 20.0, "m1->logits": 19.0, "a0.h0->m1": 18.0, "input->a0.h0<q>": 9.0}
+    )
+    choice = select(scores, Selection(rule="pruned", target=0.99), graph=GRAPH, seed=0, faithfulness=worth)
+    assert set(choice.circuit.kept) == set(PATH)
+    assert choice.prefix in choice.sizes
+    assert choice.prefix is not None
+    assert choice.prefix >= 7
+    assert len(choice.sizes) == len(choice.curve) < len(GRAPH.places)
+
+
+def test_too_many_edges_are_refused_as_edges() -> None:
+    with pytest.raises(CircuitError, match=r"--top 999 asks for more edges than made-up scores"):
+        select(
+            _edges(PATH), Selection(rule="top", n=999), graph=GRAPH, seed=0, faithfulness=_as_faithful_as([])
+        )

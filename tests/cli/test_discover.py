@@ -14,11 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import Result
-from typer.testing import CliRunner
 
 from circuits.models.builtin_models import FOLDER
 from circuits.runs import read_run
-from cli.main import app
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 QUICK = ("--model", "planted-ioi", "--pairs", "24", "--method", "activation-patching")
@@ -36,13 +34,6 @@ FILES = {
     "heatmap-activation-patching.png",
 }
 Invoke = Callable[..., Result]
-
-
-@pytest.fixture
-def circuit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Runs the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
 
 
 def test_discover_finds_the_planted_circuit_and_writes_a_whole_run(circuit: Invoke, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from tasks import TASKS
 
 def _known(model: str, builtin: bool, task: str, form: str, corruption: str) -> tuple[list[str], list[str]]:
     stand_in: Any = SimpleNamespace(name=model, builtin=builtin)
-    known, direct = known_circuits(TASKS.load(task), stand_in, form, corruption)
-    return sorted(known), sorted(direct)
+    known = known_circuits(TASKS.load(task), stand_in, form, corruption)
+    return sorted(known.heads), sorted(known.direct)
 
 
 @pytest.mark.parametrize("corruption", ["swap", "abc"])
@@ -43,3 +43,11 @@ def test_a_published_circuit_belongs_to_its_model_and_its_form() -> None:
 
 def test_a_directory_that_bears_a_built_in_name_gets_no_card() -> None:
     assert _known("planted-ioi", False, "ioi", "plain", "swap") == ([], [])
+
+
+def test_each_corruption_has_its_own_edges() -> None:
+    stand_in: Any = SimpleNamespace(name="planted-ioi", builtin=True)
+    swap, abc = (known_circuits(TASKS.load("ioi"), stand_in, "plain", c).edges for c in ("swap", "abc"))
+    assert len(swap["planted-ioi card"]) == 6
+    assert swap["planted-ioi card"] < abc["planted-ioi card"]
+    assert len(abc["planted-ioi card"]) == 10

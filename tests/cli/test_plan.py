@@ -11,22 +11,13 @@ import pytest
 from click.testing import Result
 from test_discover import MISTAKES
 from tiny_models import prompt_pairs
-from typer.testing import CliRunner
 
 from cli.discover import discover
-from cli.main import app
 from cli.plan import plan
 
 Invoke = Callable[..., Result]
 QUICK = ("--model", "planted-ioi", "--pairs", "24", "--method", "activation-patching")
 NUMBERS = {"rows", "forward_passes", "full_passes", "flops", "bytes", "seconds", "cpu_seconds"}
-
-
-@pytest.fixture
-def circuit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Runs the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
 
 
 def test_a_forecast_in_words(circuit: Invoke, tmp_path: Path) -> None:
@@ -108,10 +99,10 @@ def test_an_output_that_exists_is_refused_before_any_work(circuit: Invoke) -> No
     assert "out exists" in result.stderr
 
 
-def test_plan_takes_every_option_of_discover() -> None:
+def test_plan_takes_every_option_of_discover(circuit: Invoke) -> None:
     ours, theirs = (inspect.signature(command).parameters for command in (plan, discover))
     assert list(ours) == list(theirs)
-    shown = CliRunner().invoke(app, ["plan", "--help"]).stdout
+    shown = circuit("plan", "--help").stdout
     assert "circuit plan ioi --model plain-6l" in " ".join(shown.split())
     assert "--pairs" in shown
     assert "--output" not in shown

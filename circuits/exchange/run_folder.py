@@ -1,0 +1,101 @@
+"""A run folder as the value that all formats share.
+
+The one idea: what a circuit keeps stands in circuit.json with all its digits, and every other score in the tables,
+so both are read. Runs from before there were edge circuits have no `granularity` and no `input`: theirs are node
+circuits and links.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from circuits.errors import RunFolderError, UnknownNameError
+from circuits.exchange.fields import shape
+from circuits.runs import RunFolder
+from circuits.scored_circuit import Link, Measured, ScoredCircuit, chosen, edge_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN_MODEL = "unknown model"
+
+
+def circuit_of_run(run: RunFolder, method: str | None = None) -> ScoredCircuit:
+    """The circuit of `method`, by default the run's first. Raises CircuitError where the run has none of it."""
+    try:
+        found = {entry["method"]: entry for entry in run.circuit["circuits"]}
+        name = next(iter(found)) if method is None else method
+        if name not in found:
+            raise UnknownNameError(f"method in {run.path}", name, found)
+        return _scored_circuit(run, found[name])
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as problem:
+        what = f"{type(problem).__name__} {problem}"
+        raise RunFolderError(
+            f"{run.path}: its circuit.json, nodes.csv or edges.csv is damaged ({what}). Make the run again."
+        ) from problem
+
+
+def _scored_circuit(run: RunFolder, entry: dict[str, Any]) -> ScoredCircuit:
+    model = run.circuit["model"]
+    graph = shape(
+        model["n_layers"], model["n_heads"], model["n_kv_heads"], model["parallel"], where="circuit.json"
+    )
+    granularity = entry.get("granularity", "node")
+    nodes, edges = (_rows(table, entry["method"]) for table in (run.nodes, run.edges))
+    nodes = nodes[nodes["position"] == "all"]
+    kept = {
+        edge_name(e["source"], e["target"], e.get("input")): _measured(e.get("score"), e.get("stderr"))
+        for e in entry["edges"]
+    }
+    kept_nodes = {node["name"]: _measured(node["score"], node.get("stderr")) for node in entry["nodes"]}
+    return ScoredCircuit(
+        graph=graph,
+        circuit=chosen(
+            graph,
+            granularity,
+            set(kept if granularity == "edge" else kept_nodes),
+            entry["method"],
+            entry["selection"],
+        ),
+        scores=_scores(nodes, nodes["component"].tolist()) | _known(kept_nodes),
+        links={} if granularity == "edge" else _links(entry),
+        edges=_scores(edges, _edge_names(edges, granularity))
+        | (_known(kept) if granularity == "edge" else {}),
+        model="" if model["name"] == UNKNOWN_MODEL else model["name"],
+        extras=entry.get("extras", {}),
+    )
+
+
+def _rows(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    return table[table["method"] == method]
+
+
+def _links(entry: dict[str, Any]) -> dict[Link, float | None]:
+    return {(e["source"], e["target"]): e["score"] for e in entry["edges"] if not e.get("input")}
+
+
+def _edge_names(edges: pd.DataFrame, granularity: str) -> list[str]:
+    """The edge of each row; empty for rows that are links, which take the inputs of a head together."""
+    entries = edges["input"].tolist() if "input" in edges else [None] * len(edges)
+    entries = [entry if isinstance(entry, str) else None for entry in entries]  # a blank cell is NaN
+    return [
+        edge_name(source, target, entry) if entry or granularity == "edge" else ""
+        for source, target, entry in zip(edges["source"], edges["target"], entries, strict=True)
+    ]
+
+
+def _scores(table: pd.DataFrame, names: list[str]) -> dict[str, Measured]:
+    """Name -> score of every row that has both."""
+    errors = table["stderr"].tolist() if "stderr" in table else [None] * len(table)
+    rows = zip(names, table["score"].tolist(), errors, strict=True)
+    return _known({name: _measured(score, error) for name, score, error in rows if name})
+
+
+def _measured(score: object, error: object) -> Measured | None:
+    """A blank cell is NaN, and a blank field None."""
+    values = [None if x is None or x != x else float(x) for x in (score, error)]  # type: ignore[arg-type]
+    return None if values[0] is None else (values[0], values[1])
+
+
+def _known(scores: dict[str, Measured | None]) -> dict[str, Measured]:
+    return {name: measured for name, measured in scores.items() if measured is not None}

@@ -1,0 +1,122 @@
+"""Path patching: what one component's output tells some receivers, along paths through no other head.
+
+The one idea: the sender puts out what it puts out on the corrupt prompt, all other heads are held to the clean one,
+so only the receivers' inputs carry the change; then the clean prompt runs again with those inputs. Paths lead from
+the sender to a receiver directly, or through MLPs unless they are frozen too.
+Sources: Wang et al. 2022 (arXiv 2211.00593); Merullo et al. 2023 (arXiv 2310.08744), whose code patches the last
+position and normalises the effect by the whole one.
+Cost: a forward pass a sender and prompt, from the first receiver up, and the MLPs between them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from pydantic import Field
+from torch import Tensor
+
+from circuits.batches import Batch
+from circuits.edge_patches import exact_run, fitting_readers, require_finite
+from circuits.engine.paths import PathRun
+from circuits.errors import CircuitError
+from circuits.graph import Graph
+from circuits.interventions import resample_donor
+from circuits.methods.method import Method, Options, Problem
+from circuits.model import Model
+from circuits.patching import require_engine
+from circuits.readout import Readout
+from circuits.scores import Scores
+
+FLAT = 1e-6
+"""Below this clean and corrupt metrics do not differ, and a share of their difference has no meaning."""
+
+
+class PathPatchingOptions(Options):
+    receivers: str = Field(
+        "logits",
+        description="where paths end: inputs, nodes or patterns, comma-separated, such as a9.h6<q>, a1.*<v>, m4",
+    )
+    freeze_mlps: bool = Field(False, description="also hold MLPs to the clean run: direct paths alone")
+    position: Literal["last", "all"] = Field(
+        "last",
+        description="where senders are patched: at the last token, as Merullo et al. do, or everywhere",
+    )
+    components: Literal["all", "heads"] = Field("all", description="heads: no MLP is a sender")
+
+
+def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Scores:
+    """Effect of each sender as a share of the whole one: (clean - patched) / |mean of (clean - corrupt)|.
+
+    Positive where its paths to the receivers support the behaviour; 0 for a sender that feeds none of them.
+
+    edges: where there is a single receiver, the same of each sender that feeds it.
+    Raises ModelError where the engine does not cover the model, CircuitError for a receiver that does not exist, and
+    where the metric is the same on clean and corrupt prompts.
+    """
+    require_engine(model, problem.batches, METHOD.name)
+    graph, receivers = model.graph, fitting_readers(model.graph, options.receivers)
+    senders = graph.heads if options.components == "heads" else graph.components
+    if not any(graph.feeds(sender, reader.split("<")[0]) for sender in senders for reader in receivers):
+        raise CircuitError(
+            f"No component that is scored feeds {', '.join(receivers)}; choose a later receiver."
+        )
+    order = np.argsort([i for batch in problem.batches for i in batch.index])
+    effects, wholes = [], []
+    for done, batch in enumerate(problem.batches):
+        run, readout = (
+            exact_run(model, batch.clean, resample_donor(batch.corrupt)),
+            Readout(batch, problem.metric),
+        )
+        paths = PathRun(run, graph, receivers, freeze_mlps=options.freeze_mlps)
+        clean = run.unpatched(readout).metric
+        corrupt = readout.of_all(model.run(batch.corrupt).logits[None]).metric
+        patched = paths.measure(senders, readout, _where(batch, options.position)).metric
+        require_finite(model, METHOD.name, torch.cat([patched, clean, corrupt]), batch)
+        effects.append(clean - patched)
+        wholes.append(clean - corrupt)
+        problem.progress(METHOD.name, done + 1, len(problem.batches))
+    whole = float(torch.cat(wholes, 1).double().mean())
+    if abs(whole) < FLAT:
+        raise CircuitError(
+            f"{METHOD.name}: the metric is the same on clean and corrupt prompts ({whole:g} apart on average), so no "
+            "effect has a share of it. Use prompts, or a metric, that tell them apart."
+        )
+    samples = torch.cat(effects, 1).double().numpy().T[order] / abs(whole)
+    details = {
+        "options": options.model_dump(),
+        "unit": "(clean - patched) / |mean (clean - corrupt)|",
+        "receivers": list(receivers),
+        "whole_effect": whole,
+    }
+    edges = _edges(graph, senders, receivers, samples)
+    return Scores(METHOD.name, senders, samples, details=details, edges=edges)
+
+
+def _where(batch: Batch, position: str) -> Bool[Tensor, "prompt pos"] | None:
+    if position == "all":
+        return None
+    where = torch.zeros_like(batch.clean, dtype=torch.bool)
+    where[:, -1] = True
+    return where
+
+
+def _edges(
+    graph: Graph, senders: tuple[str, ...], receivers: tuple[str, ...], samples: np.ndarray
+) -> Scores | None:
+    if len(receivers) != 1:
+        return None
+    feeding = [i for i, sender in enumerate(senders) if f"{sender}->{receivers[0]}" in graph.places]
+    names = tuple(f"{senders[i]}->{receivers[0]}" for i in feeding)
+    return Scores(METHOD.name, names, samples[:, feeding])
+
+
+METHOD = Method(
+    name="path-patching",
+    summary="exact effect of a head or MLP on chosen receivers alone, along paths through no other head",
+    paper="Merullo et al. 2023, arXiv 2310.08744",
+    options=PathPatchingOptions,
+    score=score,
+)
