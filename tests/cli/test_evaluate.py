@@ -64,7 +64,7 @@ def _of_edges(run: Path, extra: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Makes the run one of edges, as `discover` lays it out: the planted edges are kept, all are scored."""
     held = json.loads((run / "circuit.json").read_text())
     shape = {k: held["model"][k] for k in ("n_layers", "n_heads", "n_kv_heads", "parallel")}
-    graph, known = Graph(**shape), tuple(card("planted-ioi").circuits["ioi"].edges)
+    graph, known = Graph(**shape), tuple(sorted(card("planted-ioi").circuits["ioi"].edges["swap"]))
     kept = (*known, *extra)
 
     def parts(edge: str) -> dict[str, str]:
