@@ -184,17 +184,18 @@ class Bench:
     def faithfulness(self, circuits: Sequence[Iterable[str]], progress: Progress = silent) -> np.ndarray:
         """Faithfulness of each circuit. Raises CircuitError where the scale has no length."""
         nothing, everything = self.ends.metric.double().mean(1).tolist()
-        _require_scale(self.ablation, nothing, everything)
+        require_scale(self.ablation, nothing, everything)
         inside = self.outcome(circuits, progress).metric.double().mean(1).numpy()
         return np.asarray((inside - nothing) / (everything - nothing))
 
 
-def _require_scale(ablation: str, nothing: float, everything: float) -> None:
+def require_scale(ablation: str, nothing: float, everything: float) -> None:
+    """Raises CircuitError where the full model and the empty circuit do not differ."""
     if abs(everything - nothing) < FLAT * max(1.0, abs(everything)):
         raise CircuitError(
             f"The metric is {everything:.3g} with all components and {nothing:.3g} with all replaced ({ablation} "
-            "ablation), so there is nothing to explain: the model does not tell clean from corrupt prompts. "
-            "Choose another model, task or --corruption."
+            "ablation), so there is nothing to explain and faithfulness is undefined: the model does not tell clean "
+            "from corrupt prompts. Choose another model, task or --corruption."
         )
 
 
@@ -231,7 +232,7 @@ def judge(
     """The verdict on `circuit`, beside `n_random` random circuits with as many heads and MLPs, or edges."""
     outcome = at.outcome([circuit.kept], accuracy=True)
     nothing, everything = at.ends.metric.double().numpy()
-    _require_scale(at.ablation, nothing.mean(), everything.mean())
+    require_scale(at.ablation, nothing.mean(), everything.mean())
     inside = outcome.metric[0].double().numpy()
     return Verdict(
         ablation=at.ablation,

@@ -61,6 +61,16 @@ def _percentiles(values: Float[np.ndarray, "resample ..."], confidence: float) -
     return Interval(np.asarray(low), np.asarray(high))
 
 
+def resampled_means(
+    samples: Float[np.ndarray, "sample *column"], *, resamples: int = 2000, seed: int = 0
+) -> Float[np.ndarray, "resample *column"]:
+    """Means over bootstrap draws of the samples: the draws are the same for all columns, and for one seed.
+
+    Raises ValueError where there are no samples.
+    """
+    return np.asarray(resample_weights(len(samples), resamples, seed) @ samples)
+
+
 def bootstrap_interval(
     samples: Float[np.ndarray, "sample *component"],
     *,

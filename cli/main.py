@@ -7,6 +7,7 @@ import gc
 import typer
 
 from cli.discover import discover
+from cli.evaluate import evaluate
 from cli.export import export
 from cli.import_ import import_
 from cli.listings import methods, models, tasks
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, plan, tasks, models, methods, train, export):
+for command in (discover, evaluate, plan, tasks, models, methods, train, export):
     app.command()(command)
 app.command("import")(import_)
 

@@ -132,7 +132,9 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
         correct(torch.zeros(3), ((0,),))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["discover", "--help"], ["tasks", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["discover", "--help"], ["evaluate", "--help"], ["tasks", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv = ['circuit', *sys.argv[1:]]\n"
