@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.config import use_config
+from cli.evaluate import Place, Wanted, checked_folder, evaluated
 from cli.guard import guarded
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
     from circuits.selection import Selection
+    from cli.evaluate import Done
     from cli.prompt_source import Prompts
 
 MethodNames = Annotated[
@@ -83,6 +85,10 @@ def discover(
             min=1, help="Measure the N largest edges of each method that scores edges again, exactly."
         ),
     ] = None,
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", help="Then judge as `circuit evaluate` does, into OUTPUT-evaluation."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, methods, and intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; scores do not depend on it.")] = 64,
     device: Annotated[
@@ -144,16 +150,30 @@ def discover(
             lambda b: _state_baseline(ready.model, b, ready.drawn, json),
         )
         write_run(ready.folder, found, ready.model, ready.drawn, force=force)
-    _report(found, ready.folder, summary(found, ready.drawn, ready.folder), json)
+        done = _evaluated(ready, Place(ready.evaluation, force), show) if ready.evaluation else None
+    brief = summary(found, ready.drawn, ready.folder)
+    _report(found, ready.folder, brief | ({"evaluation": done.record} if done else {}), json)
+    if done and ready.evaluation and not json:
+        done.show(ready.model.name, ready.evaluation)
+
+
+def _evaluated(ready: Ready, place: Place, show: Progress) -> Done:
+    """All that `circuit evaluate` asks of the run that was just written."""
+    from circuits.runs import read_run
+
+    wanted = Wanted(tuple(method.name for method, _ in ready.plan.methods))
+    held = read_run(ready.folder)
+    return evaluated(held, ready.model, wanted, place, show, batch_size=ready.plan.batch_size)
 
 
 class Ready(NamedTuple):
-    """A discovery that can begin. folder: where its run goes."""
+    """A discovery that can begin. folder, evaluation: where its run goes, and what is asked of it then."""
 
     model: BridgeModel
     drawn: Prompts
     plan: Plan
     folder: Path
+    evaluation: Path | None
 
 
 def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
@@ -172,6 +192,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
     )
+    evaluation = checked_folder(folder, None, options["force"]) if options["evaluate"] else None
 
     from circuits.discovery import Plan
     from circuits.models.bridge import load_model
@@ -194,7 +215,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
         memory=memory,
         verify=_verify(options["verify"], methods),
     )
-    return Ready(model, drawn, plan, folder)
+    return Ready(model, drawn, plan, folder, evaluation)
 
 
 def _selection(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from cli.guard import guarded
 
 if TYPE_CHECKING:
-    from circuits.evaluation import Ablation
+    from circuits.evaluation import Ablation, Baseline
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
-    from circuits.run_evaluation import PromptSet
+    from circuits.run_evaluation import Judged, PromptSet
     from circuits.runs import RunFolder
 
 RECORD = "evaluation.md"
@@ -75,41 +75,99 @@ def evaluate(
 
     [bold]circuit evaluate runs/ioi-plain-4l --method activation-patching --task arithmetic --ablation mean[/bold]
     """
-    from circuits.errors import RunFolderError
     from circuits.memory import parse_bytes
-    from circuits.run_evaluation import Asked, check_parts, evaluate_run
-    from circuits.runs import check_output, read_run
+    from circuits.run_evaluation import check_parts
+    from circuits.runs import read_run
     from cli.render import progress
 
     held = read_run(run)
+    folder = checked_folder(run, output, force)
+    wanted = Wanted(
+        _methods(held, method),
+        _tasks(task or []),
+        _ablations(ablation or ["resample"]),
+        check_parts(skip or ()),
+    )
+    room = None if memory is None else parse_bytes(memory)
+    with progress(quiet=json) as show:
+        loaded, same = _model(held, model, device, dtype, room, show)
+        place = Place(folder, force)
+        done = evaluated(
+            held, loaded, wanted, place, show, seed=seed, pairs=pairs, batch_size=batch_size, same=same
+        )
+    if json:
+        from circuits.records import json_text
+
+        print(json_text(done.record), end="")
+        return
+    done.show(loaded.name, folder)
+
+
+def checked_folder(run: Path, output: Path | None, force: bool) -> Path:
+    """Where the evaluation of `run` goes. Raises RunFolderError where it cannot."""
+    from circuits.errors import RunFolderError
+    from circuits.runs import check_output
+
     folder = output or run.absolute().with_name(f"{run.absolute().name}-evaluation")
     check_output(folder, force, RECORD)
     if folder.absolute() == run.absolute():
         raise RunFolderError(f"{folder} is the run itself. Choose another --output.")
-    skipped = check_parts(skip or ())
-    methods = _methods(held, method)
-    ablations = _ablations(ablation or ["resample"])
-    tasks = _tasks(task or [])
-    room = None if memory is None else parse_bytes(memory)
-    with progress(quiet=json) as show:
-        start = time.perf_counter()
-        loaded, same = _model(held, model, device, dtype, room, show)
-        seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
-        own, others = _prompts(held, loaded, tasks, pairs, seeded)
-        asked = Asked(methods, own, others, ablations, seeded, batch_size, skipped, same)
-        before, judged = evaluate_run(loaded, held, asked, show)
-        from cli.evaluation_output import evaluation_record, write_evaluation
+    return folder
 
-        record = evaluation_record(held, loaded, asked, before, judged, time.perf_counter() - start)
-        write_evaluation(folder, record, before, judged, loaded.name, force=force)
-    if json:
-        from circuits.records import json_text
 
-        print(json_text(record), end="")
-        return
-    from cli.evaluation_summary import show_evaluation
+class Wanted(NamedTuple):
+    """What is asked, checked."""
 
-    show_evaluation(judged, before, loaded.name, folder)
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    ablations: tuple[Ablation, ...] = ("resample",)
+    skipped: frozenset[str] = frozenset()
+
+
+class Place(NamedTuple):
+    """Where the evaluation is written. force: whether one that stands there is replaced."""
+
+    folder: Path
+    force: bool
+
+
+class Done(NamedTuple):
+    """An evaluation that is written."""
+
+    record: dict[str, Any]
+    before: tuple[tuple[str, Baseline], ...]
+    judged: tuple[Judged, ...]
+
+    def show(self, model: str, folder: Path) -> None:
+        from cli.evaluation_summary import show_evaluation
+
+        show_evaluation(self.judged, self.before, model, folder)
+
+
+def evaluated(
+    held: RunFolder,
+    model: BridgeModel,
+    wanted: Wanted,
+    place: Place,
+    show: Progress,
+    *,
+    seed: int | None = None,
+    pairs: int | None = None,
+    batch_size: int = 64,
+    same: bool = True,
+) -> Done:
+    """Judges the circuits of a run in `model` and writes the folder. same: whether it is the run's own model."""
+    from circuits.run_evaluation import Asked, evaluate_run
+    from cli.evaluation_output import evaluation_record, write_evaluation
+
+    start = time.perf_counter()
+    seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
+    own, others = _prompts(held, model, wanted.tasks, pairs, seeded)
+    asked = Asked(wanted.methods, own, others, wanted.ablations, seeded, batch_size, wanted.skipped, same)
+    before, judged = evaluate_run(model, held, asked, show)
+    record = evaluation_record(held, model, asked, before, judged, time.perf_counter() - start)
+    write_evaluation(place.folder, record, before, judged, model.name, force=place.force)
+    return Done(record, before, judged)
 
 
 def _methods(run: RunFolder, wanted: list[str] | None) -> tuple[str, ...]:

@@ -97,7 +97,8 @@ def _forecast(ready: Ready, loading: Seconds) -> Forecast:
             pass
 
     writing = timed(report, ready.model.device)
-    stages = (Stage("load", Work(), loading), *forecast.stages, Stage("report", Work(), writing))
+    judging = [Stage("evaluation", None, None)] if ready.evaluation else []
+    stages = (Stage("load", Work(), loading), *forecast.stages, Stage("report", Work(), writing), *judging)
     return replace(forecast, stages=stages)
 
 

@@ -60,7 +60,7 @@ def _draw_curves(axes: Axes, curves: Curves, unit: str) -> None:
     axes.set_xticks(SHARES, [f"{100 * share:g}%\n{n[share]}" for share in SHARES], size=5)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"share of {unit} kept, and how many", labelpad=2)
-    axes.legend(fontsize=5.5, frameon=False, loc="center left")
+    axes.legend(fontsize=5, frameon=False, loc="upper left", bbox_to_anchor=(0, 0.93), handlelength=1.2)
     axes.tick_params(width=0.4, length=2, labelsize=5.5)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -85,9 +85,7 @@ def stability_picture(judged: Sequence[Judged]) -> Figure:
                 axes.plot(found.jaccard, row, marker="o", markersize=4, color=_SIGNED)
                 axes.plot(found.chance, row, marker="x", markersize=4, color=PALE)
         axes.axvline(BAR, color=_ABSOLUTE, linewidth=0.8, linestyle="--")
-        axes.text(
-            BAR, len(judged) - 0.45, f"bar {BAR:g}", size=5.5, color=_ABSOLUTE, ha="center", va="bottom"
-        )
+        axes.text(BAR, -0.55, f"bar {BAR:g}", size=5.5, color=_ABSOLUTE, ha="center", va="bottom")
         axes.set_yticks(range(len(judged)), [entry.recorded.circuit.method for entry in judged])
         axes.set_ylim(len(judged) - 0.5, -0.5)
         axes.set_xlim(0, 1.02)

@@ -88,3 +88,28 @@ def test_nothing_can_be_verified_without_edges(circuit: Invoke) -> None:
     result = circuit("discover", "ioi", "--method", "logit-attribution", "--verify", "5")
     assert result.exit_code == 2
     assert "--verify 5 is for methods that score edges, such as eap" in " ".join(result.stderr.split())
+
+
+def test_discover_goes_on_to_evaluate_where_it_is_asked_to(circuit: Invoke, tmp_path: Path) -> None:
+    result = circuit("discover", *QUICK, "--top", "6", "--evaluate", "--output", "out")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    for said in (
+        "eap keeps 6 of 496 edges",
+        "Over ten sizes: CPR",
+        "Minimality: of 6 members",
+        "Stability: circuits of 6",
+    ):
+        assert said in words
+    inside = json.loads((tmp_path / "out-evaluation" / "evaluation.json").read_text())
+    assert circuit("evaluate", "out", "--output", "apart").exit_code == 0
+    apart = json.loads((tmp_path / "apart" / "evaluation.json").read_text())
+    assert {**inside, "cost": None} == {**apart, "cost": None}
+
+
+def test_an_evaluation_that_stands_is_found_before_any_work(circuit: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "out-evaluation").mkdir()
+    result = circuit("discover", *QUICK, "--evaluate", "--output", "out")
+    assert result.exit_code == 2
+    assert "out-evaluation exists" in " ".join(result.stderr.split())
+    assert [p.name for p in tmp_path.iterdir()] == ["out-evaluation"]
