@@ -16,7 +16,7 @@ from circuits.circuit import Circuit
 from circuits.completeness import Completeness, completeness
 from circuits.curves import Curves, curves
 from circuits.errors import CircuitError
-from circuits.evaluation import Bench, Verdict, judge, six_things
+from circuits.evaluation import Bench, Verdict, judge, require_finite, six_things
 from circuits.hypotheses import HypothesisTest, hypothesis_tests
 from circuits.minimality import Minimality, minimality
 from circuits.progress import Progress, silent
@@ -91,12 +91,7 @@ def require_numbers(at: Bench, circuit: Circuit, names: Sequence[str]) -> None:
     finite number. names: of each prompt, in the order of the prompt set."""
     metric = np.concatenate([at.ends.metric.numpy(), at.outcome([circuit.kept]).metric.numpy()])
     for what, row in zip(("all replaced", "all kept", "the circuit alone"), metric, strict=True):
-        if not (good := np.isfinite(row)).all():
-            first = int(np.argmin(good))
-            raise CircuitError(
-                f"{names[first]}: the metric is {row[first]:g} with {what} ({at.ablation} ablation), so nothing can "
-                "be judged: the model's activations overflow. Leave the prompt out, or load with --dtype float32."
-            )
+        require_finite(row, names, f"with {what} ({at.ablation} ablation)")
 
 
 def require_difference(at: Bench, prompts: str, seed: int) -> None:

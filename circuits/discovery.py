@@ -155,7 +155,8 @@ def discover(
         batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
     )
     metric = metric_named(plan.metric)
-    before = baseline(model, judged_on, metric, seed=plan.seed)
+    names = prompt_names(halves.judged)
+    before = baseline(model, judged_on, metric, seed=plan.seed, names=names)
     on_baseline(before)
     problem = Problem(found_on, metric, plan.seed, plan.references, progress)
     donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
@@ -274,8 +275,13 @@ def batches_of(
     model: Model, prompts: Sequence[PromptPair], half: Sequence[int], plan: Plan
 ) -> tuple[Batch, ...]:
     """One half of the prompts, by the names that errors call them."""
-    names = [f"prompt {i + 1}" for i in half]
-    return make_batches(model, [prompts[i] for i in half], batch_size=plan.batch_size, names=names)
+    some = [prompts[i] for i in half]
+    return make_batches(model, some, batch_size=plan.batch_size, names=prompt_names(half))
+
+
+def prompt_names(half: Sequence[int]) -> list[str]:
+    """What errors call the prompts."""
+    return [f"prompt {i + 1}" for i in half]
 
 
 def _choose(bench: Bench, scores: Scores, plan: Plan, progress: Progress) -> Choice:

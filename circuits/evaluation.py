@@ -302,8 +302,28 @@ class Baseline:
         return self.preferred.low > 0.5
 
 
-def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: int) -> Baseline:
-    """Accuracy and metric of the unpatched model, two forward passes a prompt."""
+def require_finite(metric: Float[np.ndarray, "prompt"], names: Sequence[str], when: str) -> None:
+    """Raises CircuitError naming the first prompt on which the metric is no finite number. when: in what run."""
+    if not (good := np.isfinite(metric)).all():
+        first = int(np.argmin(good))
+        raise CircuitError(
+            f"{names[first]}: the metric is {metric[first]:g} {when}, so nothing can be judged: the model's "
+            "activations overflow. Leave the prompt out, or load with --dtype float32."
+        )
+
+
+def baseline(
+    model: Model,
+    batches: tuple[Batch, ...],
+    metric: Metric,
+    *,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> Baseline:
+    """Accuracy and metric of the unpatched model, two forward passes a prompt.
+
+    names: what errors call each prompt. Raises CircuitError where the metric is no number.
+    """
     clean, corrupt = (
         in_prompt_order(
             batches,
@@ -314,6 +334,9 @@ def baseline(model: Model, batches: tuple[Batch, ...], metric: Metric, *, seed: 
         )
         for side in ("clean", "corrupt")
     )
+    called = names or [f"prompt {i + 1}" for i in range(clean.metric.shape[1])]
+    for side, outcome in (("clean", clean), ("corrupt", corrupt)):
+        require_finite(outcome.metric[0].numpy(), called, f"on the {side} prompt")
     return Baseline(
         n_prompts=clean.metric.shape[1],
         metric_clean=mean_estimate(clean.metric[0].double().numpy(), seed),

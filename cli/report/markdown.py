@@ -9,6 +9,7 @@ from circuits.circuit import Circuit
 from circuits.discovery import Discovery, Finding
 from circuits.evaluation import six_things
 from circuits.scores import Scores
+from cli.evaluation_words import REFUSED
 from cli.wording import (
     audit_words,
     baseline_line,
@@ -36,6 +37,8 @@ def report(found: Discovery, run: Mapping[str, Any]) -> str:
         *_judgement(found),
         *(line for finding in found.findings for line in _method(found, finding)),
         *_overlaps(found),
+        "## What these figures are not to be compared with",
+        REFUSED,
         *_settings(run),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -397,3 +399,18 @@ def test_the_autoencoder_of_a_run_can_be_reloaded(circuit: Invoke, tmp_path: Pat
     assert circuit("discover", "ioi", *options, "--output", "out").exit_code == 0
     trained, _ = load(tmp_path / "out" / "sae.safetensors")
     assert {tuple(t.shape) for t in trained.tensors().values()} >= {(200, 288), (288, 200)}
+
+
+def test_a_metric_that_is_no_number_names_the_prompt(circuit: Invoke, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(FOLDER / "planted-ioi", broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["lm_head.weight"][:] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    result = circuit("discover", "ioi", *QUICK[2:], "--model", broken, "--output", "out")
+    assert result.exit_code == 2, result.output
+    words = " ".join(result.stderr.split())
+    assert re.search(r"prompt \d+: the metric is nan on the clean prompt", words), words
+    assert not (tmp_path / "out").exists()
