@@ -49,10 +49,24 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [c for c in _commands() if not any(m in c for m in ELSEWHERE)])
+FOLLOWING = [c for c in _commands() if "runs/edges" in c]
+"""Commands that make a run and read it."""
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in _commands() if c not in FOLLOWING and not any(m in c for m in ELSEWHERE)]
+)
 def test_a_command_of_the_readme_works(command: str, empty_folder: Path) -> None:
     result = CliRunner().invoke(app, _small(shlex.split(command)[1:]))
     assert result.exit_code == 0, result.output
+
+
+def test_commands_that_follow_each_other_work(empty_folder: Path) -> None:
+    assert FOLLOWING[0].startswith("circuit discover")
+    assert len(FOLLOWING) > 2
+    for command in FOLLOWING:
+        result = CliRunner().invoke(app, _small(shlex.split(command)[1:]))
+        assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("command", [c for c in _commands() if any(m in c for m in ELSEWHERE)])

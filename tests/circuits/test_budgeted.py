@@ -9,6 +9,7 @@ import pytest
 
 from circuits.budgeted import ESTIMATED
 from circuits.errors import CircuitError
+from circuits.graph import Graph
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.models.bridge import BridgeModel, load_model
@@ -66,7 +67,13 @@ def test_estimates_lie_within_their_errors_of_the_exact_means(problem: MakeProbl
 def test_estimates_are_no_samples_to_test(tiny: Tiny, problem: MakeProblem) -> None:
     scores = _score(tiny("tiny-gpt2"), problem(tiny("tiny-gpt2"), 12), budget=8)
     with pytest.raises(CircuitError, match="significance cannot be tested"):
-        select(scores, Selection(rule="significance"), seed=0, faithfulness=lambda circuits: [])
+        select(
+            scores,
+            Selection(rule="significance"),
+            graph=Graph(1, 1, 1),
+            seed=0,
+            faithfulness=lambda circuits: [],
+        )
 
 
 @pytest.mark.parametrize("options", [{"inputs": True}, {"positions": "every"}])

@@ -372,7 +372,9 @@ def test_significance_finds_the_planted_heads_and_nothing_once_labels_are_shuffl
     for problem, expected in ((planted_problem, known), (_with_half_swapped(planted_problem), set())):
         scores = run_method("activation-patching", planted, problem)
         rule = Selection(rule="significance")
-        chosen = select(scores, rule, seed=0, faithfulness=lambda circuits: [0.0] * len(circuits))
+        chosen = select(
+            scores, rule, graph=planted.graph, seed=0, faithfulness=lambda circuits: [0.0] * len(circuits)
+        )
         assert set(chosen.circuit.nodes) & known == expected
 
 
