@@ -9,6 +9,7 @@ Source: hannamw/EAP-IG 2.0.0, eap/graph.py
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,13 @@ def _loaded(data: bytes) -> dict[str, Any]:
     import torch
 
     try:
-        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it has to say of foreign files is said below
+            value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as problem:  # torch.load fails in as many ways as there are files
-        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise CircuitError(
             "This is no file of plain tensors, and nothing else is unpickled: it could run any code. "
-            f"Save the graph again with EAP-IG's to_json or to_pt. ({reason[:120]})"
+            "Save the graph again with EAP-IG's to_json or to_pt."
         ) from problem
     return mapping(value, "The file")
 

@@ -160,6 +160,7 @@ def _count(scores: Scores, what: str) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_on_a_trained_model_few_forwards_find_the_circuit_of_many() -> None:
     from cli.prompt_source import sample_task
     from tasks import TASKS

@@ -121,6 +121,7 @@ def test_the_tables_of_an_edge_circuit(circuit: Invoke, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_graph_of_the_mib_benchmark(circuit: Invoke, shared: Path, tmp_path: Path) -> None:
     path = shared / "data" / "mib" / "ioi-eap-ig.json"
     assert circuit("import", path, "--output", "run").exit_code == 0
