@@ -35,6 +35,9 @@ AT_ONCE = 0.2
 ENOUGH = 0.5
 """Seconds that one row may take, about, to be timed for itself."""
 
+LONG = 2.0
+"""Seconds from which a piece is told by one run."""
+
 FEW_TOKENS = 64
 """Below these, products take the time that it takes to read a matrix."""
 
@@ -158,11 +161,11 @@ class Clock:
         return self.whole.seconds(PROBE_PASSES, flops)
 
     def _rehearsed(self, rehearsal: Rehearsal) -> Seconds:
-        """What happens at the first time only, such as imports, counts once."""
+        """What happens at the first time only, such as imports, counts once; a long piece is run no second time."""
         piece, first = rehearsal.piece, Seconds()
         if piece not in self._known:
             once = timed(piece, self.model.device)
-            (again,) = typical([piece], self.model.device)
+            again = once if once.wall > LONG else typical([piece], self.model.device)[0]
             self._known[piece] = again
             first = Seconds(max(0.0, once.wall - again.wall), max(0.0, once.cpu - again.cpu))
         return first + self._known[piece] * rehearsal.times

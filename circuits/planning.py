@@ -240,7 +240,7 @@ class _Ahead:
         return self.ends(ablation) + self.outcome([circuit.nodes, *chance], ablation)
 
 
-EDGES, BLOCKS = 0.1, 1.5
+EDGES, BLOCKS = 0.05, 3.0
 """What a circuit keeps of the edges, as a rule; and how often pruning asks for each edge that is left. On plain-4l it
 asks for 0.03 to 0.75 of all edges: for few where the ranking is good and the circuit small."""
 

@@ -22,7 +22,9 @@ from circuits.edge_attribution import Rule, points_of, scores_by_gradient
 from circuits.engine.linear_edges import output_path_edges
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
+from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class OutputPathOptions(Options):
@@ -44,11 +46,17 @@ def score(model: Model, problem: Problem, options: OutputPathOptions) -> Scores:
     return scores_by_gradient(METHOD.name, model, problem, options, points=points, path=output_path_edges)
 
 
+def work(model: Model, problem: Problem, options: OutputPathOptions) -> Workload:
+    """Told by trying."""
+    return rehearsed(score, model, problem, options)
+
+
 METHOD = Method(
     name="eap-ig-activations",
     summary="EAP with gradients averaged while each source's own output moves (EAP-IG)",
     paper="Hanna et al. 2024, arXiv 2403.17806",
     options=OutputPathOptions,
     score=score,
+    work=work,
     granularity="edge",
 )

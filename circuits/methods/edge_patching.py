@@ -17,7 +17,9 @@ from circuits.edge_scores import edge_scores
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
 from circuits.patches import ReplacementOptions
+from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class EdgePatchingOptions(ReplacementOptions):
@@ -42,11 +44,24 @@ def score(model: Model, problem: Problem, options: EdgePatchingOptions) -> Score
     return edge_scores(METHOD.name, graph, samples, details=details, measured=edges)
 
 
+TRIED, PROMPTS = 256, 64
+"""Edges, evenly spread, that tell of the rest; and prompts, for calls cost more than products on few."""
+
+
+def work(model: Model, problem: Problem, options: EdgePatchingOptions) -> Workload:
+    """Told by trying some edges."""
+    edges = fitting_edges(model.graph, options.edges)
+    some = edges[:: -(-len(edges) // TRIED)]
+    few = options.model_copy(update={"edges": ",".join(some)})
+    return rehearsed(score, model, problem, few, share=len(some) / len(edges), prompts=PROMPTS)
+
+
 METHOD = Method(
     name="edge-patching",
     summary="exact effect of letting one edge alone carry what it carries on the other prompt",
     paper="Wang et al. 2022, arXiv 2211.00593",
     options=EdgePatchingOptions,
     score=score,
+    work=work,
     granularity="edge",
 )

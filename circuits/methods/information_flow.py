@@ -20,7 +20,9 @@ from circuits.engine.weights import Weights
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.patching import require_engine
+from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class FlowOptions(Options):
@@ -42,11 +44,17 @@ def score(model: Model, problem: Problem, options: FlowOptions) -> Scores:
     return edge_scores(METHOD.name, model.graph, matrices, details=details)
 
 
+def work(model: Model, problem: Problem, options: FlowOptions) -> Workload:
+    """Told by trying."""
+    return rehearsed(score, model, problem, options)
+
+
 METHOD = Method(
     name="information-flow",
     summary="how much of what each reader reads came from each source, on clean prompts alone",
     paper="Ferrando & Voita 2024, arXiv 2403.00824",
     options=FlowOptions,
     score=score,
+    work=work,
     granularity="edge",
 )

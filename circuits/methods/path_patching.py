@@ -28,7 +28,9 @@ from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.patching import require_engine
 from circuits.readout import Readout
+from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
+from circuits.work import Workload
 
 FLAT = 1e-6
 """Below this clean and corrupt metrics do not differ, and a share of their difference has no meaning."""
@@ -58,7 +60,7 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
     """
     require_engine(model, problem.batches, METHOD.name)
     graph, receivers = model.graph, fitting_readers(model.graph, options.receivers)
-    senders = graph.heads if options.components == "heads" else graph.components
+    senders = _senders(graph, options)
     if not any(graph.feeds(sender, reader.split("<")[0]) for sender in senders for reader in receivers):
         raise CircuitError(
             f"No component that is scored feeds {', '.join(receivers)}; choose a later receiver."
@@ -95,6 +97,10 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
     return Scores(METHOD.name, senders, samples, details=details, links=links)
 
 
+def _senders(graph: Graph, options: PathPatchingOptions) -> tuple[str, ...]:
+    return graph.heads if options.components == "heads" else graph.components
+
+
 def _where(batch: Batch, position: str) -> Bool[Tensor, "prompt pos"] | None:
     if position == "all":
         return None
@@ -111,10 +117,16 @@ def _links(
     return {(sender, target): value for sender, value in values if graph.feeds(sender, target)}
 
 
+def work(model: Model, problem: Problem, options: PathPatchingOptions) -> Workload:
+    """Told by trying."""
+    return rehearsed(score, model, problem, options, _senders(model.graph, options))
+
+
 METHOD = Method(
     name="path-patching",
     summary="exact effect of a head or MLP on chosen receivers alone, along paths through no other head",
     paper="Merullo et al. 2023, arXiv 2310.08744",
     options=PathPatchingOptions,
     score=score,
+    work=work,
 )

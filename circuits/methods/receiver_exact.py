@@ -25,7 +25,9 @@ from circuits.model import Model
 from circuits.patches import ReplacementOptions, swap
 from circuits.patching import require_engine
 from circuits.readout import Readout
+from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 def score(model: Model, problem: Problem, options: ReplacementOptions) -> Scores:
@@ -47,11 +49,17 @@ def score(model: Model, problem: Problem, options: ReplacementOptions) -> Scores
     return edge_scores(METHOD.name, model.graph, options.sign * matrices, details=details)
 
 
+def work(model: Model, problem: Problem, options: ReplacementOptions) -> Workload:
+    """Told by trying."""
+    return rehearsed(score, model, problem, options)
+
+
 METHOD = Method(
     name="receiver-exact",
     summary="every edge with its receiver worked out anew, and the gradient from there on",
     paper="after Kramár et al. 2024, AtP*, arXiv 2403.00745",
     options=ReplacementOptions,
     score=score,
+    work=work,
     granularity="edge",
 )
