@@ -4,9 +4,9 @@ The one idea: every reader (q, k or v of a head, an MLP, the logits) reads the r
 sum of what all sources wrote. Where an edge is cut, the reader gets what the donor's source writes in place of what
 this row's own wrote; so its input is the row's stream plus (donor - own) of every source that is cut for it, one
 product of a 0/1 mask and those differences. Where most are cut it is the donor's stream plus (own - donor) of the
-others, so that nothing kept leaves exactly the donor's, and not what rounding leaves of a difference. Readers without
-a cut read the stream as it is, rows begin at the layer of their first cut, and columns before clean and donor tokens
-differ are the base run's. Exact for any mask: one forward pass a row and that product.
+others, and where all are cut the donor's own reading, worked out once for all rows. Readers without a cut read the
+stream as it is, rows begin at the layer of their first cut, and columns before clean and donor tokens differ are the
+base run's. Exact for any mask: one forward pass a row and that product, less for small circuits.
 Sources: path patching between nodes as in Wang et al. 2022 (IOI) and Conmy et al. 2023 (ACDC, arXiv 2304.14997).
 """
 
@@ -154,9 +154,15 @@ class Rows:
         return 2 * self.cut.sum(1, dtype=torch.int32) > self.legal.sum(0)
 
     @cached_property
+    def severed(self) -> Bool[Tensor, "row reader"]:
+        """Where nothing is kept: what is read there is the donor's."""
+        return self.touched & ~(self.legal & ~self.cut).any(1)
+
+    @cached_property
     def wanted(self) -> Bool[Tensor, "source"]:
-        """Sources of which donor minus own is asked for: those that are cut, or all where most are."""
-        return self.cut.any(0).any(1) | self.mostly.any()
+        """Sources of which donor minus own is asked for somewhere."""
+        differing = torch.where(self.mostly[:, None], self.legal & ~self.cut, self.cut)
+        return (differing & ~self.severed[:, None]).any(0).any(1)
 
 
 class Changes(NamedTuple):
@@ -201,6 +207,8 @@ class Climb:
         self.rotation = rotation(length) if rotation else None
         self.reader = {name: i for i, name in enumerate(self.graph.readers)}
         self.source = {name: i for i, name in enumerate(self.graph.sources)}
+        self._of_donor: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._of_donor_mlp: dict[int, Tensor] = {}
         self.below = list(self._changes_below(wanted))
 
     def _changes_below(self, wanted: Bool[Tensor, "source"]) -> Iterator[Changes]:
@@ -264,9 +272,9 @@ class Climb:
         for depth in range(self.layer, self.graph.n_layers):
             x = self._layer(depth, x, rows, changes)
         last = x[:, :, -1:]
-        return _substitute(last, self.inputs(rows, [LOGITS], last, changes))[:, :, 0].expand(
-            len(rows), -1, -1
-        )
+        read = _substitute(last, self.inputs(rows, [LOGITS], last, changes))
+        given = self.given_streams[LOGITS] if rows.severed[:, -1].any() else last[0]
+        return self._given_where(rows.severed[:, -1], given[:, -1:], read)[:, :, 0].expand(len(rows), -1, -1)
 
     def _layer(
         self, depth: int, x: Tensor, rows: Rows, changes: list[Changes]
@@ -280,9 +288,32 @@ class Climb:
         new = list(self._changes(depth, z, torch.empty(1, 1, 0, 1), rows.wanted & self._heads_alone))
         read = x if self.weights.parallel else between
         seen = changes if self.weights.parallel else [*changes, *new]
-        wrote = mlp(layer, _substitute(read, self.inputs(rows, [f"m{depth}"], read, seen)))
+        wrote = self._mlp(depth, rows, read, seen)
         changes += [*new, *self._changes(depth, z, wrote, rows.wanted & ~self._heads_alone)]
         return between + wrote
+
+    def _mlp(
+        self, depth: int, rows: Rows, x: Tensor, changes: list[Changes]
+    ) -> Float[Tensor, "_ prompt column d_model"]:
+        """What the MLP writes: what it does on the donor's stream in rows that keep none of its inputs."""
+        layer, severed = self.weights.layers[depth], rows.severed[:, self.reader[f"m{depth}"]]
+        read = _substitute(x, self.inputs(rows, [f"m{depth}"], x, changes))
+        if not severed.any():
+            return mlp(layer, read)
+        if depth not in self._of_donor_mlp:
+            self._of_donor_mlp[depth] = mlp(layer, self.given_streams[f"m{depth}"])
+        given = self._of_donor_mlp[depth][:, -x.shape[2] :]
+        if len(read) == 1:
+            return self._given_where(severed, given, mlp(layer, read))
+        wrote = given.expand_as(read[0]).repeat(len(read), 1, 1, 1)
+        wrote[~severed] = mlp(layer, read[~severed])
+        return wrote
+
+    def _given_where(self, severed: Bool[Tensor, "row"], given: Tensor, own: Tensor) -> Tensor:
+        """The donor's in some rows; own: of all rows, or of one that stands for all."""
+        if not severed.any():
+            return own
+        return torch.where(severed[:, None, None, None].to(self.device), given, own)
 
     @property
     def _heads_alone(self) -> Bool[Tensor, "source"]:
@@ -301,12 +332,21 @@ class Climb:
                 ("v", leaders, x.shape[2]),
             )
         }
-        if depth == self.layer and not any(map(len, inputs.values())):
+        severed = {
+            kind: rows.severed[:, [self.reader[f"{name}<{kind}>"] for name in of]]
+            for kind, of in (("q", names), ("k", leaders), ("v", leaders))
+        }
+        none_severed = not any(bool(part.any()) for part in severed.values())
+        if depth == self.layer and none_severed and not any(map(len, inputs.values())):
             return self.base.z[depth][None, :, -n_queries:]
         at, first = Attention(self.weights, depth, self.rotation), self.run.first
         flat = at.read(layer.attention_norm(x), x.shape[2] - n_queries)
         ways = zip(flat, (layer.query, layer.key, layer.value), inputs.values(), strict=True)
-        q, k, v = (self._projected(depth, whole, way, part) for whole, way, part in ways)
+        projected = [self._projected(depth, whole, way, part) for whole, way, part in ways]
+        if not none_severed:
+            given = self._given_projected(depth, x.shape[2], n_queries)
+            projected = list(map(self._given_heads, severed.values(), given, projected))
+        q, k, v = projected
         n_rows = max(len(q), len(k), len(v))
         q, k, v = (part.expand(n_rows, *part.shape[1:]) for part in (q, k, v))
         q, k, v = at.turned(q, k, v, first, self.run.length - n_queries)
@@ -325,10 +365,31 @@ class Climb:
             whole[rows, ..., units] = some(read)
         return whole
 
+    def _given_projected(self, depth: int, n_columns: int, n_queries: int) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of all heads on the donor's stream."""
+        if depth not in self._of_donor:
+            at = Attention(self.weights, depth, self.rotation)
+            read = self.weights.layers[depth].attention_norm(self.given_streams[f"a{depth}.h0"])[None]
+            self._of_donor[depth] = at.read(read)
+        q, k, v = self._of_donor[depth]
+        return q[:, :, -n_queries:], k[:, :, -n_columns:], v[:, :, -n_columns:]
+
+    def _given_heads(self, severed: Bool[Tensor, "row head"], given: Tensor, own: Tensor) -> Tensor:
+        """The donor's projection for heads that keep none of their inputs."""
+        if not severed.any():
+            return own
+        by_head = (*own.shape[1:3], severed.shape[1], -1)
+        where = severed[:, None, None, :, None].to(self.device)
+        mixed = torch.where(
+            where, given.view(len(given), given.shape[1], *by_head[1:]), own.view(len(own), *by_head)
+        )
+        return mixed.flatten(3)
+
     def inputs(self, some: Rows, readers: list[str], x: Tensor, changes: list[Changes]) -> Inputs:
-        """What these readers read where they have a cut; x: the stream that they read else, in the last columns."""
+        """What these readers read where some is cut and some kept; x: the stream that they read else, in the last
+        columns."""
         places = torch.tensor([self.reader[name] for name in readers])
-        at, rows = some.touched[:, places].T.nonzero(as_tuple=True)
+        at, rows = (some.touched & ~some.severed)[:, places].T.nonzero(as_tuple=True)
         if not len(rows):
             return Inputs(len(some), at, rows, x[:0])
         columns = places[at]
