@@ -105,8 +105,7 @@ class Measured:
 class Role:
     """needs: positions that prompts must name, one of each group; none where random tokens or weights are enough.
 
-    definition: what the score is the mean of, in a sentence. measure: None where the model has nothing to measure
-    it on, for the reason that `absent` gives.
+    definition: what the score is the mean of, in a sentence. measure: None where the model lacks what `absent` says.
     """
 
     name: str
@@ -117,18 +116,18 @@ class Role:
     absent: str = ""
 
     def lacking(self, evidence: Evidence) -> str:
-        """Why the role cannot be measured on these prompts; empty where it can."""
+        """What the role misses in these prompts; empty where it can be measured."""
         missing = [group for group in self.needs if not any(map(evidence.names, group))]
         if not missing:
             return ""
         wanted = " and ".join(" or ".join(group) for group in missing)
         if not evidence.batches:
-            return f"{self.name} is measured on prompts that name {wanted}; give a task that does"
+            return f"needs prompts that name {wanted}, and no task is given"
         known = sorted(
             {name for batch in evidence.batches for pair in batch.pairs for name in pair.positions}
         )
         have = ", ".join(known) or "nothing"
-        return f"{self.name} needs prompts that name {wanted}; those of {evidence.task} name {have}"
+        return f"needs prompts that name {wanted}; those of {evidence.task} name {have}"
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,9 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
     Raises CircuitError where prompts lack a position that it needs, ModelError where the engine does not serve.
     """
     if reason := role.lacking(evidence):
-        raise CircuitError(f"{reason}. Choose another task, or leave the role out.")
+        raise CircuitError(
+            f"{role.name} {reason}. Give a task that does, such as --task ioi, or leave it out."
+        )
     with torch.inference_mode():
         found = role.measure(evidence)
     if found is None:

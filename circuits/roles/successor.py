@@ -87,7 +87,7 @@ def measure(evidence: Evidence) -> Measured | None:
         return None
     samples = torch.cat([_succeeds(evidence.weights, one, evidence.model.device) for one in classes])
     sizes = [len(one.tokens) for one in classes for _ in one.pairs]
-    return Measured(samples.float(), "token", sum(1 / n for n in sizes) / len(sizes), counts=True)
+    return Measured(samples.float(), "pair", sum(1 / n for n in sizes) / len(sizes), counts=True)
 
 
 def _succeeds(weights: Weights, one: Ordered, device: torch.device) -> Tensor:
@@ -108,5 +108,5 @@ ROLE = Role(
     definition="share of ordered pairs (Monday, Tuesday) whose second the OV circuit raises above all of the class",
     paper="Gould et al. 2023, arXiv 2312.09230",
     measure=measure,
-    absent="the tokenizer has no numbers, days, months or letters in order, each as one token",
+    absent="needs numbers, days, months or letters in order, which the tokenizer does not have as one token each",
 )
