@@ -56,7 +56,7 @@ def over_repeats(evidence: Evidence, queries: Tensor, sources: Tensor) -> Measur
     tokens = evidence.repeated
     places = [row.to(tokens.device).expand(len(tokens), -1) for row in (queries, sources)]
     paid = [looked(seen.pattern, *places).mean(2) for seen in patterns(evidence.weights, tokens)]
-    return Measured(torch.cat(paid, 1), "sequence", float(evenly(queries).mean()))
+    return Measured(torch.cat(paid, 1), "sequence", float(evenly(places[0]).mean()))
 
 
 def from_end(evidence: Evidence, names: Sequence[str]) -> Measured:

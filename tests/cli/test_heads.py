@@ -1,0 +1,103 @@
+"""`circuit heads` as a user runs it: the table, the folder, JSON, and mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import Result
+
+from circuits.roles import ROLES
+
+Invoke = Callable[..., Result]
+QUICK = ("heads", "planted-ioi", "--task", "ioi", "--pairs", "8")
+FROM_TOKENS = {"copying", "duplicate-token", "induction", "previous-token"}
+
+
+def test_the_table_shows_the_first_heads_of_each_role(circuit: Invoke, tmp_path: Path) -> None:
+    result = circuit(*QUICK, "--top", "2")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()]
+    movers = next(n for n, row in enumerate(rows) if row[:1] == ["name-mover"])
+    assert [rows[movers][1], rows[movers + 1][0]] == ["a2.h1", "a2.h3"]
+    words = " ".join(result.output.split())
+    assert "content-gatherer is left out: it needs prompts that name ASKED or SUBJECT" in words
+    assert "successor is left out: it needs numbers, days" in words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_the_same_byte_for_byte_and_whole(circuit: Invoke) -> None:
+    for name in ("one", "two"):
+        assert circuit(*QUICK, "--output", name).exit_code == 0
+    one, two = ({p.name: p.read_bytes() for p in Path(name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    kept = json.loads(one["heads.json"])
+    assert set(kept["roles"]) | set(kept["left_out"]) == set(ROLES.names())
+    pictures = {f"heatmap-{role}.png" for role in kept["roles"]}
+    assert set(one) == {"heads.json", "heads.csv", "report.md"} | pictures
+    table = pd.read_csv("one/heads.csv")
+    assert len(table) == 18 * len(kept["roles"])
+    line = table[(table["role"] == "s-inhibition") & (table["head"] == "a1.h4")].iloc[0]
+    assert line["score"] == pytest.approx(kept["roles"]["s-inhibition"]["heads"]["a1.h4"]["score"])
+    assert (line["layer"], line["index"]) == (1, 4)
+    report = one["report.md"].decode()
+    for role in kept["roles"]:
+        assert f"## {role}" in report
+        assert ROLES.load(role).paper in report
+
+
+def test_json_is_the_record_and_the_seed_changes_it(circuit: Invoke) -> None:
+    zero, again, one = (
+        circuit("heads", "planted-ioi", "--role", "copying", "--json", "--seed", seed) for seed in (0, 0, 1)
+    )
+    assert zero.stdout == again.stdout != one.stdout
+    kept = json.loads(zero.stdout)
+    assert list(kept["roles"]) == ["copying"]
+    assert kept["prompts"] is None
+    assert len(kept["roles"]["copying"]["heads"]) == 18
+
+
+def test_without_a_task_roles_of_random_tokens_are_left(circuit: Invoke) -> None:
+    result = circuit("heads", "planted-ioi", "--json")
+    assert set(json.loads(result.stdout)["roles"]) == FROM_TOKENS
+
+
+def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> None:
+    words = ("heads", "planted-ioi", "--role", "copying", "--output", "out")
+    assert circuit(*words).exit_code == 0
+    assert circuit(*words).exit_code == 2
+    assert circuit(*words, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["planted-ioi", "--role", "inductoin"], "There is no role 'inductoin'. Did you mean 'induction'?"),
+        (["planted-ioi", "--top", "0"], "Invalid value for '--top'"),
+        (["planted-ioi", "--task", "iio"], "Did you mean 'ioi'?"),
+        (["planted-ioi", "--form", "plain"], "say which with --task"),
+        (["planted-ioi", "--role", "name-mover"], "name-mover needs prompts that name IO or RIGHT"),
+        (
+            ["plain-4l", "--task", "arithmetic", "--role", "s-inhibition"],
+            "those of arithmetic name",
+        ),
+        (["planted-io"], "Did you mean 'planted-ioi'?"),
+    ],
+)
+def test_a_mistake_is_one_message(words: list[str], message: str, circuit: Invoke, tmp_path: Path) -> None:
+    result = circuit("heads", *words, "--output", "out")
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_the_engine_does_not_serve_is_named(
+    circuit: Invoke, directory: Callable[[str], Path]
+) -> None:
+    result = circuit("heads", directory("tiny-phi"))
+    assert result.exit_code == 2
+    assert "does not serve tiny-phi" in " ".join(result.output.split())
