@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +12,11 @@ from cli.guard import guarded
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
-    from circuits.progress import Progress
     from circuits.roles.role import Evidence, Role
-    from cli.heads_output import Roles
     from cli.prompt_source import Prompts
 
 PAIRS = 64
-"""Prompts to draw of a task: scores are means of shares, known to 0.06 or better."""
+"""Prompts of a task: a mean of so many shares has a standard error of 0.063 at most."""
 
 
 @guarded
@@ -35,10 +34,18 @@ def heads(
     form: Annotated[str | None, typer.Option(help="Which form of the task.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", "-r", help="A role; repeat for more. All that can be measured if not given."),
+        typer.Option(
+            "--role",
+            "-r",
+            help="A role; repeat for more, all that can be measured if not given. By random tokens: previous-token, "
+            "duplicate-token, induction. By weights: copying, successor. By a task's prompts: name-mover, "
+            "negative-mover, s-inhibition, content-gatherer.",
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many heads of each role to show.")] = 3,
-    pairs: Annotated[int, typer.Option(min=2, help="How many prompts to draw.")] = PAIRS,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="How many prompts; 64 of a task, all of yours, if not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds random tokens, the task's prompts, intervals.")] = 0,
     device: Annotated[
         str, typer.Option(help="Where the model runs, with the same words as for discover.")
@@ -58,8 +65,9 @@ def heads(
     """
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
+    from circuits.roles.role import score_all
     from circuits.runs import check_output
-    from cli.heads_output import RECORD, record, show, write
+    from cli.heads_output import RECORD, Roles, record, show, write
     from cli.prompt_source import own_prompts
     from cli.render import progress
 
@@ -71,7 +79,10 @@ def heads(
     with progress(quiet=json) as say:
         loaded = load_model(source, device=device, dtype=dtype)
         drawn = _drawn(loaded, task, own, form, pairs, seed)
-        found = _measured(loaded, drawn, wanted, bool(role), seed, say)
+        evidence = _evidence(loaded, drawn, seed)
+        for named in wanted if role else ():
+            named.require(evidence)
+        found = Roles(*score_all(wanted, evidence, say), drawn)
     kept = record(found, loaded, seed)
     if output:
         write(output, found, kept, loaded.graph, force=force)
@@ -90,7 +101,7 @@ def _roles(names: list[str] | None) -> tuple[Role, ...]:
 
 
 def _drawn(
-    model: BridgeModel, task: str | None, own: Prompts | None, form: str | None, pairs: int, seed: int
+    model: BridgeModel, task: str | None, own: Prompts | None, form: str | None, pairs: int | None, seed: int
 ) -> Prompts | None:
     from circuits.errors import CircuitError
     from cli.prompt_source import draw_prompts
@@ -99,32 +110,15 @@ def _drawn(
         if form:
             raise CircuitError(f"--form {form} is a form of a task: say which with --task.")
         return None
-    return draw_prompts(model, task, own, form=form, corruption=None, n=pairs, seed=seed)
+    drawn = draw_prompts(model, task, own, form=form, corruption=None, n=pairs, seed=seed)
+    return replace(drawn, pairs=drawn.pairs[: pairs or (PAIRS if own is None else None)])
 
 
-def _measured(
-    model: BridgeModel, drawn: Prompts | None, wanted: tuple[Role, ...], asked: bool, seed: int, say: Progress
-) -> Roles:
-    """asked: whether the roles were named, so that one which cannot be measured on the prompts is a mistake."""
-    from circuits.roles.role import Evidence, score
-    from cli.heads_output import Roles
-
-    evidence = Evidence(model, seed=seed) if drawn is None else _evidence(model, drawn, seed)
-    found, left_out = [], {}
-    for n, role in enumerate(wanted):
-        reason = role.lacking(evidence)
-        scored = None if reason and not asked else score(role, evidence)
-        if scored is None:
-            left_out[role.name] = reason or role.absent
-        else:
-            found.append(scored)
-        say("roles", n + 1, len(wanted))
-    return Roles(tuple(found), left_out, drawn)
-
-
-def _evidence(model: BridgeModel, drawn: Prompts, seed: int) -> Evidence:
+def _evidence(model: BridgeModel, drawn: Prompts | None, seed: int) -> Evidence:
     from circuits.batches import make_batches
     from circuits.roles.role import Evidence
 
+    if drawn is None:
+        return Evidence(model, seed=seed)
     names = [f"{drawn.name}, prompt {i + 1}" for i in range(len(drawn.pairs))]
     return Evidence(model, make_batches(model, drawn.pairs, names=names), drawn.name, seed)

@@ -21,6 +21,7 @@ from circuits.engine.weights import Weights
 from circuits.errors import CircuitError, ModelError
 from circuits.model import Model
 from circuits.patching import engine_weights
+from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import Interval, adjust_pvalues, bootstrap_interval
 
@@ -129,6 +130,11 @@ class Role:
         have = ", ".join(known) or "nothing"
         return f"needs prompts that name {wanted}; those of {evidence.task} name {have}"
 
+    def require(self, evidence: Evidence) -> None:
+        """Raises CircuitError where the prompts lack a position that the role needs."""
+        if reason := self.lacking(evidence):
+            raise CircuitError(f"{self.name} {reason}. Give a task that does, or leave the role out.")
+
 
 @dataclass(frozen=True)
 class RoleScores:
@@ -166,6 +172,22 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
     scores = Scores(role.name, evidence.model.graph.heads, samples, unit=found.unit)
     interval = bootstrap_interval(samples, seed=evidence.seed)
     return RoleScores(role, scores, interval, found.chance, _p_values(scores, found))
+
+
+def score_all(
+    roles: Sequence[Role], evidence: Evidence, progress: Progress = silent
+) -> tuple[tuple[RoleScores, ...], dict[str, str]]:
+    """The scores of those roles that can be measured; and, for each other, what it misses."""
+    found, left_out = [], {}
+    for n, role in enumerate(roles):
+        reason = role.lacking(evidence)
+        scored = None if reason else score(role, evidence)
+        if scored is None:
+            left_out[role.name] = reason or role.absent
+        else:
+            found.append(scored)
+        progress("roles", n + 1, len(roles))
+    return tuple(found), left_out
 
 
 def _p_values(scores: Scores, found: Measured) -> Float[np.ndarray, "head"]:

@@ -16,12 +16,14 @@ from tiny_models import COVERED, prompt_pairs
 from torch import Tensor
 
 from circuits.batches import make_batches
+from circuits.engine.forward import steps
 from circuits.errors import CircuitError, ModelError
 from circuits.models.bridge import BridgeModel, load_model
 from circuits.prompts import PromptPair
 from circuits.roles import ROLES
 from circuits.roles.role import Evidence, Measured, RoleScores, score
 from circuits.roles.successor import ordered_classes
+from circuits.roles.writes import written
 
 Tiny = Callable[[str], BridgeModel]
 FROM_ATTENTION = ("previous-token", "duplicate-token", "induction", "s-inhibition")
@@ -212,6 +214,27 @@ def test_movers_are_attention_times_copying_by_transformers(
     for name, expected in sums.items():
         assert scored(name, evidence).scores.values == pytest.approx(expected / 8, abs=1e-5)
         assert expected.max() > 0
+
+
+def test_what_heads_write_alone_adds_up_to_what_attention_writes(covered: str, tiny: Tiny) -> None:
+    """Of one token's prompts, whose heads can attend to that alone; between two tokens biases cancel."""
+    weights = tiny(covered).weights
+    assert weights is not None
+    for depth, step in enumerate(steps(weights, weights.embed(torch.arange(2, 12)[:, None]))):
+        wrote = (step.between - step.before)[:, 0]
+        by_head = written(weights, depth, step.before[:, 0]).sum(0)
+        assert torch.allclose(by_head - by_head[0], wrote - wrote[0], atol=1e-5)
+        assert by_head.std(0).max() > 1e-3
+
+
+def test_embeddings_have_no_positions(covered: str, tiny: Tiny) -> None:
+    weights = tiny(covered).weights
+    assert weights is not None
+    tokens = torch.arange(2, 12)
+    there = weights.embed(tokens[None])[0]
+    place = 0 if weights.positions is None else weights.positions[:10]
+    assert torch.allclose(weights.token_embedding(tokens) + place, there, atol=1e-6)
+    assert (weights.positions is None) == (covered != "tiny-gpt2")
 
 
 def _with_names(pair: PromptPair) -> PromptPair:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import Result
+from tiny_models import prompt_pairs
+from typer.main import get_command
 
 from circuits.roles import ROLES
+from cli.main import app
 
 Invoke = Callable[..., Result]
 QUICK = ("heads", "planted-ioi", "--task", "ioi", "--pairs", "8")
@@ -63,6 +67,23 @@ def test_json_is_the_record_and_the_seed_changes_it(circuit: Invoke) -> None:
 def test_without_a_task_roles_of_random_tokens_are_left(circuit: Invoke) -> None:
     result = circuit("heads", "planted-ioi", "--json")
     assert set(json.loads(result.stdout)["roles"]) == FROM_TOKENS
+
+
+def test_the_help_names_every_role() -> None:
+    (option,) = (p for p in get_command(app).commands["heads"].params if p.name == "role")  # type: ignore[attr-defined]
+    assert all(role in option.help for role in ROLES.names())
+
+
+def test_own_prompts_are_all_taken(circuit: Invoke, directory: Callable[[str], Path]) -> None:
+    lines = [asdict(pair) for pair in prompt_pairs(4)]
+    kept = ("clean", "corrupt", "answers", "distractors", "positions")
+    text = "".join(json.dumps({name: line[name] for name in kept}) + "\n" for line in lines)
+    Path("mine.jsonl").write_text(text)
+    words = ("heads", directory("tiny-gpt2"), "--prompts", "mine.jsonl", "--role", "s-inhibition", "--json")
+    said = json.loads(circuit(*words).stdout)
+    assert said["prompts"] == {"task": "mine", "form": "", "n": 4}
+    assert said["roles"]["s-inhibition"]["samples"] == 4
+    assert json.loads(circuit(*words, "--pairs", "3").stdout)["prompts"]["n"] == 3
 
 
 def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> None:
