@@ -160,10 +160,7 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
 
     Raises CircuitError where prompts lack a position that it needs, ModelError where the engine does not serve.
     """
-    if reason := role.lacking(evidence):
-        raise CircuitError(
-            f"{role.name} {reason}. Give a task that does, such as --task ioi, or leave it out."
-        )
+    role.require(evidence)
     with torch.inference_mode():
         found = role.measure(evidence)
     if found is None:

@@ -3,7 +3,7 @@
 Score: share of ordered pairs (Monday, Tuesday) in which the head's OV circuit, fed what the first layer's MLP makes
 of the first member, raises the second above all other members of the class that the tokenizer has as one token.
 Source: Gould et al. 2023 (Successor Heads, arXiv 2312.09230); the classes are the paper's, with and without a space
-before. Classes of fewer than three tokens are left out.
+before, and more than a half is the paper's cut-off. Classes of fewer than three tokens are left out.
 """
 
 from __future__ import annotations

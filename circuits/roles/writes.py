@@ -26,7 +26,7 @@ that writes where nothing reads would else be ranked by rounding errors."""
 
 
 def through_first_mlp(weights: Weights, tokens: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
-    """What the first MLP makes of the tokens' embeddings, without positions."""
+    """What the first MLP, behind its own norm, makes of the tokens' embeddings, without positions."""
     return mlp(weights.layers[0], weights.token_embedding(tokens))
 
 
