@@ -9,6 +9,7 @@ import typer
 from cli.discover import discover
 from cli.evaluate import evaluate
 from cli.export import export
+from cli.heads import heads
 from cli.import_ import import_
 from cli.listings import methods, models, tasks
 from cli.plan import plan
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, evaluate, plan, tasks, models, methods, train, export):
+for command in (discover, evaluate, heads, plan, tasks, models, methods, train, export):
     app.command()(command)
 app.command("import")(import_)
 

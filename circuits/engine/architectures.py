@@ -44,6 +44,7 @@ def read_weights(bridge: Any) -> Weights | None:
         rotation=None if rotary is None else _rotation(rotary, bridge.W_U.device),
         final_norm=_norm(bridge.ln_final, config),
         unembed=_affine(bridge.unembed),
+        positions=_positions(bridge),
     )
 
 
@@ -105,13 +106,18 @@ def _activation(mlp: Any) -> Callable[[Tensor], Tensor]:
 
 def _embedding(bridge: Any) -> Callable[[Tensor], Tensor]:
     """Tokens, and positions where they are embedded."""
-    tokens, positions = _plain(bridge.embed), _plain(getattr(bridge, "pos_embed", None))
+    tokens, positions = _plain(bridge.embed), _positions(bridge)
 
     def embed(ids: Tensor) -> Tensor:
         embedded: Tensor = tokens(ids).float()
-        return embedded if positions is None else embedded + positions.weight[: ids.shape[1]].detach().float()
+        return embedded if positions is None else embedded + positions[: ids.shape[1]].float()
 
     return embed
+
+
+def _positions(bridge: Any) -> Tensor | None:
+    module = _plain(getattr(bridge, "pos_embed", None))
+    return None if module is None else module.weight.detach()
 
 
 def _rotation(rotary: Any, device: torch.device) -> Callable[[int], tuple[Tensor, Tensor]]:

@@ -81,8 +81,8 @@ class Layer:
 class Weights:
     """A decoder. parallel: attention and MLP read the same residual. longest: positions for which this holds.
 
-    embed: tokens -> residual stream before layer 0, fp32. rotation: number of positions -> (cos, sin), each
-    [pos, rotated part of d_head], or None where positions are embedded.
+    embed: tokens -> residual stream before layer 0, fp32; positions: what that adds to the tokens' own, if anything.
+    rotation: number of positions -> (cos, sin), each [pos, rotated part of d_head], or None where they are embedded.
     """
 
     layers: tuple[Layer, ...]
@@ -96,6 +96,7 @@ class Weights:
     rotation: Callable[[int], tuple[Tensor, Tensor]] | None
     final_norm: Norm
     unembed: Affine
+    positions: Float[Tensor, "pos d_model"] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,6 +105,11 @@ class Weights:
     @property
     def vocab_size(self) -> int:
         return self.unembed.weight.shape[1]
+
+    def token_embedding(self, tokens: Int[Tensor, "token"]) -> Float[Tensor, "token d_model"]:
+        """What `embed` makes of tokens without their positions."""
+        embedded = self.embed(tokens[:, None])[:, 0]
+        return embedded if self.positions is None else embedded - self.positions[0].float()
 
     def logits(
         self, x: Float[Tensor, "*rows d_model"], tokens: Int[Tensor, "token"] | None = None

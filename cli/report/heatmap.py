@@ -52,7 +52,8 @@ def heatmap(
     unit: str = "score",
     signed: bool | None = None,
 ) -> Figure:
-    """Layers by heads, layer 0 on top, and the MLPs in a column of their own; members of `circuit` outlined.
+    """Layers by heads, layer 0 on top, and the MLPs, where they are scored, in a column of their own; members of
+    `circuit` outlined.
 
     unit: what the colour bar says; signed: False for counts, None to tell by the values.
     """
@@ -63,7 +64,8 @@ def heatmap(
     attention = _panel(grid, scores, kept, layers, heads, "head", "layer")
     mlps = _panel([[f"m{layer}"] for layer in layers], scores, kept, layers, ("MLP",))
     cell = float(np.clip(6.4 / (graph.n_heads + 2), 0.085, 0.36))
-    return _drawn((attention, mlps), cell, title or scores.method, unit, signed)
+    panels = (attention, mlps) if set(scores.components) & {f"m{layer}" for layer in layers} else (attention,)
+    return _drawn(panels, cell, title or scores.method, unit, signed)
 
 
 def position_heatmap(

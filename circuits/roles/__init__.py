@@ -1,0 +1,12 @@
+"""The roles of attention heads, one file each: what a head of that role does, as a number between 0 and 1."""
+
+from __future__ import annotations
+
+from circuits.registry import Registry
+
+ROLES = Registry(
+    kind="role",
+    package="circuits.roles",
+    attribute="ROLE",
+    without=frozenset({"role", "attention", "writes"}),
+)

@@ -1,0 +1,112 @@
+"""Successor heads: attending to a member of an ordered class, they raise the next one.
+
+Score: share of ordered pairs (Monday, Tuesday) in which the head's OV circuit, fed what the first layer's MLP makes
+of the first member, raises the second above all other members of the class that the tokenizer has as one token.
+Source: Gould et al. 2023 (Successor Heads, arXiv 2312.09230); the classes are the paper's, with and without a space
+before, and more than a half is the paper's cut-off. Classes of fewer than three tokens are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from circuits.batches import continuation
+from circuits.engine.weights import Weights
+from circuits.model import Model
+from circuits.roles.role import Evidence, Measured, Role
+from circuits.roles.writes import raised, through_first_mlp, written
+
+_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
+_MONTHS = "January February March April May June July August September October November December"
+_NUMBERS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth"
+_LETTERS = " ".join("abcdefghijklmnopqrstuvwxyz")
+
+
+def _prefixes(words: str) -> str:
+    return " ".join(word[:3] for word in words.split())
+
+
+CLASSES = (
+    (" ".join(map(str, range(1, 201))), False),
+    (_NUMBERS, False),
+    (_ORDINALS, False),
+    (_DAYS, True),
+    (_prefixes(_DAYS), True),
+    (_MONTHS, True),
+    (_prefixes(_MONTHS), True),
+    (_LETTERS.upper(), False),
+    (_LETTERS, False),
+)
+"""Words in order, and whether the last is followed by the first."""
+
+
+class Ordered(NamedTuple):
+    """A class as a tokenizer has it: its tokens, and (place of a token, place of its successor)."""
+
+    tokens: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+
+
+def ordered_classes(model: Model) -> tuple[Ordered, ...]:
+    """The classes of which the tokenizer has three tokens or more, two of them neighbours; each once."""
+    found = (
+        _ordered(model, words.split(), cyclic, before) for words, cyclic in CLASSES for before in (" ", "")
+    )
+    return tuple(dict.fromkeys(one for one in found if len(one.tokens) > 2 and one.pairs))
+
+
+def _ordered(model: Model, words: Sequence[str], cyclic: bool, before: str) -> Ordered:
+    place = {number: token for number, word in enumerate(words) for token in _single(model, before + word)}
+    kept = {number: n for n, number in enumerate(place)}
+    steps = ((n, (n + 1) % len(words)) for n in range(len(words) if cyclic else len(words) - 1))
+    pairs = tuple((kept[a], kept[b]) for a, b in steps if a in kept and b in kept)
+    return Ordered(tuple(place.values()), pairs)
+
+
+def _single(model: Model, text: str) -> Iterator[int]:
+    """The token that `text` is, where it is one that the vocabulary knows."""
+    if text[0] == " ":
+        ids: Sequence[int] = continuation(model, "the", text)
+    else:
+        ids = [t for t, (start, stop) in zip(*model.tokenize(text), strict=True) if stop > start]
+    if len(ids) == 1 and not model.is_unknown(ids[0]):
+        yield ids[0]
+
+
+def measure(evidence: Evidence) -> Measured | None:
+    classes = ordered_classes(evidence.model)
+    if not classes:
+        return None
+    samples = torch.cat([_succeeds(evidence.weights, one, evidence.model.device) for one in classes])
+    sizes = [len(one.tokens) for one in classes for _ in one.pairs]
+    return Measured(samples.float(), "pair", sum(1 / n for n in sizes) / len(sizes), counts=True)
+
+
+def _succeeds(weights: Weights, one: Ordered, device: torch.device) -> Tensor:
+    """[pair, head]: whether the successor is raised above all others of its class; a tie counts against."""
+    tokens = torch.tensor(one.tokens, device=device)
+    member, successor = torch.tensor(one.pairs, device=device).unbind(1)
+    x = through_first_mlp(weights, tokens[member])
+    heads = []
+    for depth in range(len(weights.layers)):
+        for each in written(weights, depth, x):
+            logits = raised(weights, each, tokens)
+            heads.append((logits >= logits.gather(1, successor[:, None])).sum(1) == 1)
+    return torch.stack(heads, 1)
+
+
+ROLE = Role(
+    name="successor",
+    definition="share of ordered pairs (Monday, Tuesday) whose second the OV circuit raises above all of the class",
+    paper="Gould et al. 2023, arXiv 2312.09230",
+    measure=measure,
+    absent="needs numbers, days, months or letters in order, which the tokenizer does not have as one token each",
+)
