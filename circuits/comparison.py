@@ -172,7 +172,7 @@ def _shape(graph: Graph) -> str:
     return f"{graph.n_layers} layers x {graph.n_heads} heads{kv}{', parallel' * graph.parallel}"
 
 
-def notes(sides: Sequence[Side], granularity: Granularity = "node") -> tuple[str, ...]:
+def notes(sides: Sequence[Side], kinds: Sequence[Granularity]) -> tuple[str, ...]:
     """What the reader should know before trusting a figure."""
     found = []
     models = sorted({side.model for side in sides})
@@ -181,8 +181,7 @@ def notes(sides: Sequence[Side], granularity: Granularity = "node") -> tuple[str
             f"The models differ ({', '.join(models)}) and have one shape: components are matched by index, which "
             "means something for checkpoints of one model, and little for models trained apart."
         )
-    scored = {tuple(_scored_names(side, granularity)) for side in sides}
-    if len(scored) > 1:
+    if any(len({frozenset(_scored_names(side, kind)) for side in sides}) > 1 for kind in kinds):
         found.append(
             "Not all methods score the same components (some may score heads alone): each pair is compared on those "
             "that both score."
@@ -214,7 +213,6 @@ def _scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
 
 
 def _marks(side: Side, granularity: Granularity, place: Mapping[str, int]) -> Marks:
-    circuit = side.scored.circuit
     measured: Mapping[str, Measured] = side.scored.edges if granularity == "edge" else side.scored.scores
     scores, errors = (np.full(len(place), np.nan) for _ in range(2))
     chosen_by = side.scored.granularity == granularity  # the nodes of an edge circuit hang on no node's score
@@ -222,8 +220,9 @@ def _marks(side: Side, granularity: Granularity, place: Mapping[str, int]) -> Ma
         if name in place:
             scores[place[name]] = score
             errors[place[name]] = error if error is not None and chosen_by else np.nan
-    names = circuit.edges or () if granularity == "edge" else circuit.nodes
-    return Marks(_mask(names, place), _mask(_scored_names(side, granularity), place), scores, errors)
+    return Marks(
+        _mask(_kept(side, granularity), place), _mask(_scored_names(side, granularity), place), scores, errors
+    )
 
 
 def _mask(names: Iterable[str], place: Mapping[str, int]) -> Bool[np.ndarray, " item"]:
@@ -256,6 +255,19 @@ def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> l
         )
         for (a, b), universe in universes.items()
     ]
+
+
+def jaccard(first: Side, second: Side, granularity: Granularity) -> float:
+    """Their Jaccard alone, on what both score; 1 for two empty circuits: nothing differs."""
+    a, b = (set(_kept(side, granularity)) for side in (first, second))
+    universe = set(_scored_names(first, granularity)) & set(_scored_names(second, granularity))
+    either = (a | b) & universe
+    return len(a & b & universe) / len(either) if either else 1.0
+
+
+def _kept(side: Side, granularity: Granularity) -> tuple[str, ...]:
+    circuit = side.scored.circuit
+    return circuit.edges or () if granularity == "edge" else circuit.nodes
 
 
 def _universe(

@@ -86,7 +86,8 @@ def agreement_figures(first: Ranked, second: Ranked) -> Float[np.ndarray, "figur
     biased = np.minimum(first.weights, second.weights).sum(-1)
     minima = np.minimum(first.shares, second.shares).sum(-1)
     # Both shares sum to 1, so maxima are what minima leave of 2.
-    return np.clip(np.stack([second.centred @ first.centred, biased, minima / (2 - minima)]), -1.0, 1.0)
+    figures = np.stack([second.centred @ first.centred, biased, minima / (2 - minima)])
+    return np.asarray(np.clip(figures, -1.0, 1.0))
 
 
 def rank_agreements(

@@ -1,4 +1,4 @@
-"""Chance within strata against the enumeration of all sets, against shuffles, and on circuits that share by chance."""
+"""Chance within strata: against all sets enumerated, against shuffles, and on circuits that overlap by chance."""
 
 from __future__ import annotations
 

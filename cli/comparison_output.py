@@ -1,0 +1,131 @@
+"""From comparisons to the files of their folder: overlap.json, overlap.csv, report.md, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuits.records import write_json, write_table, write_text
+from circuits.runs import writing_run
+from cli.comparison_words import NULLS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from circuits.comparison import Comparison, Side
+
+RECORD = "overlap.json"
+"""By which a comparison's folder is known."""
+FORMAT_VERSION = 1
+
+
+def comparison_record(
+    sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """overlap.json. The names of edges stand in it for two runs alone: a thousand pairs have too many."""
+    from circuits.comparison import PERMUTATIONS, REDRAWS
+    from circuits.rank_overlap import PERSISTENCE
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "runs": [_side(side) for side in sides],
+        "notes": list(notes),
+        "seed": seed,
+        "permutations": PERMUTATIONS,
+        "redraws": REDRAWS,
+        "rank_biased_overlap_p": PERSISTENCE,
+        "nulls": NULLS,
+        "comparisons": [_pair(entry, entry.granularity == "node" or len(sides) == 2) for entry in found],
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    circuit = side.scored.circuit
+    return {
+        "name": side.name,
+        "task": side.task,
+        "model": side.model,
+        "method": side.method,
+        "selection": circuit.selection,
+        "granularity": side.scored.granularity,
+        "kept": len(circuit.kept),
+    }
+
+
+def _pair(found: Comparison, with_names: bool) -> dict[str, Any]:
+    names = ("shared", "only_first", "only_second", "left_out")
+    record = asdict(found) | {"union": found.union}
+    return record if with_names else {key: value for key, value in record.items() if key not in names}
+
+
+def overlap_table(found: Sequence[Comparison]) -> pd.DataFrame:
+    """overlap.csv: one row a pair and granularity."""
+    import pandas as pd
+
+    return pd.DataFrame([_row(entry) for entry in found])
+
+
+def _row(found: Comparison) -> dict[str, object]:
+    anywhere = asdict(found.overlap)
+    anywhere["chance_jaccard_anywhere"] = anywhere.pop("chance_jaccard")
+    anywhere["p_value_anywhere"] = anywhere.pop("p_value")
+    rankings = {
+        f"{name}{suffix}": None if found.ranking is None else getattr(getattr(found.ranking, name), field)
+        for name in ("rank_correlation", "rank_biased_overlap", "weighted_jaccard")
+        for field, suffix in (("value", ""), ("chance", "_chance"), ("p_value", "_p_value"))
+    }
+    return {
+        "first": found.first,
+        "second": found.second,
+        "granularity": found.granularity,
+        **anywhere,
+        "union": found.union,
+        "chance_jaccard": found.within.jaccard,
+        "p_value": found.within.p_value,
+        "p_value_floor": found.within.floor,
+        "redrawn_low": found.interval and found.interval.low,
+        "redrawn_high": found.interval and found.interval.high,
+        **rankings,
+    }
+
+
+def write_comparison(
+    path: Path,
+    record: Mapping[str, Any],
+    sides: Sequence[Side],
+    found: Sequence[Comparison],
+    *,
+    force: bool,
+) -> None:
+    """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
+    from cli.report.comparison import comparison_report
+
+    pictures = dict(_pictures(sides, found))
+    report = comparison_report(record, found, tuple(pictures))
+    with writing_run(path, force, RECORD) as folder:
+        write_json(folder / RECORD, record)
+        write_table(folder / "overlap.csv", overlap_table(found))
+        write_text(folder / "report.md", report)
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
+
+
+def _pictures(sides: Sequence[Side], found: Sequence[Comparison]) -> Iterator[tuple[str, bytes]]:
+    from cli.report.figure import png, svg
+    from cli.report.matrix import matrix
+    from cli.report.overlay import overlay
+
+    names = tuple(side.name for side in sides)
+    if len(sides) > 2:
+        for granularity, file in (("node", "matrix.png"), ("edge", "matrix-edges.png")):
+            if mine := [entry for entry in found if entry.granularity == granularity]:
+                yield file, png(matrix(names, mine, f"Overlap of {granularity}s"))
+        return
+    first, second = (side.scored.circuit for side in sides)
+    picture = overlay(
+        sides[0].scored.graph, first, second, (names[0], names[1]), f"{names[0]} and {names[1]}"
+    )
+    yield "overlay.png", png(picture)
+    yield "overlay.svg", svg(picture)

@@ -1,0 +1,84 @@
+"""What a comparison comes to, in sentences that the terminal and the report share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.wording import number, p_value
+
+if TYPE_CHECKING:
+    from circuits.comparison import Comparison
+    from circuits.overlap import Overlap
+    from circuits.rank_overlap import AgainstShuffles
+
+NULLS = {
+    "within": "Random circuits that keep as many nodes of each layer and kind (heads, MLP), or as many edges of each "
+    "pair of layers, kinds and input (q, k, v), as the real ones; exact. Chance levels and p-values are these where "
+    "nothing else is said.",
+    "anywhere": "Random sets of the same sizes from all that both methods score (hypergeometric). Circuits crowd "
+    "into layers, so this chance level is mostly too low and its p-values too small.",
+    "shuffles": "Scores of the second shuffled within the same layers and kinds; one-sided p with the +1 correction.",
+    "interval": "95% of the Jaccards of redrawn circuits: every score drawn anew from a normal distribution with its "
+    "standard error, apart from all others, and as many of the largest kept. It says how alike two repetitions would "
+    "come out, and takes for granted that circuits are chosen by size of score.",
+}
+
+
+def ratio(value: float | None) -> str:
+    return "undefined" if value is None else number(value)
+
+
+def overlap_words(found: Comparison) -> str:
+    """25 of 32 nodes shared: Jaccard 0.78 [0.60, 0.90], chance 0.10, p < 0.001."""
+    o, between = found.overlap, ""
+    if found.interval is not None:
+        between = f" (redrawn {number(found.interval.low)} to {number(found.interval.high)})"
+    return (
+        f"{o.shared:,} of {found.union:,} {found.granularity}s shared: Jaccard {ratio(o.jaccard)}{between}, "
+        f"chance {ratio(found.within.jaccard)}, p {_equals(found.within.p_value)}{_floor(found)}"
+    )
+
+
+def _floor(found: Comparison) -> str:
+    """That p could not be small, whatever is shared."""
+    floor = found.within.floor
+    return "" if floor <= 0.05 else f" (it cannot fall below {number(floor)}: the layers leave no choice)"
+
+
+def _equals(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
+
+
+def share_words(found: Comparison) -> str:
+    """The other ratios."""
+    o = found.overlap
+    first, second = _part(o, o.first_size, o.share_of_first), _part(o, o.second_size, o.share_of_second)
+    return (
+        f"{first} of {found.first}, {second} of {found.second}; overlap coefficient {ratio(o.overlap_coefficient)}; "
+        f"among {o.universe:,} that both score, of which random sets of these sizes share Jaccard "
+        f"{ratio(o.chance_jaccard)} (p {_equals(o.p_value)})"
+    )
+
+
+def _part(overlap: Overlap, size: int, share: float | None) -> str:
+    return f"{overlap.shared:,}/{size:,} ({ratio(share)})"
+
+
+def ranking_words(found: Comparison) -> str:
+    """The figures that know no cut-off."""
+    if (ranking := found.ranking) is None:
+        return "sizes of scores are not compared: a side has too few, or all alike"
+    return (
+        f"sizes of scores: rank correlation {_figure(ranking.rank_correlation)}, rank-biased overlap "
+        f"{_figure(ranking.rank_biased_overlap)}, weighted Jaccard {_figure(ranking.weighted_jaccard)}"
+    )
+
+
+def _figure(figure: AgainstShuffles) -> str:
+    return f"{number(figure.value)} (chance {number(figure.chance)}, p {_equals(figure.p_value)})"
+
+
+def listed(names: tuple[str, ...], most: int) -> str:
+    """a0.h1, a3.h2 and 7 more; none."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
