@@ -212,7 +212,11 @@ def _scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
     return {node for edge in (*scored.edges, *(scored.circuit.edges or ())) for node in ends(edge)}
 
 
-def _marks(side: Side, granularity: Granularity, place: Mapping[str, int]) -> Marks:
+def marks_of(side: Side, granularity: Granularity) -> Marks:
+    """What a side keeps and how it scores it, over all nodes or edges of its model."""
+    graph = side.scored.graph
+    names = graph.places if granularity == "edge" else graph.components
+    place = {name: i for i, name in enumerate(names)}
     measured: Mapping[str, Measured] = side.scored.edges if granularity == "edge" else side.scored.scores
     scores, errors = (np.full(len(place), np.nan) for _ in range(2))
     chosen_by = side.scored.granularity == granularity  # the nodes of an edge circuit hang on no node's score
@@ -235,9 +239,8 @@ def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> l
     """Every pair, in the order given. Raises CircuitError where two of them score nothing in common."""
     graph = sides[0].scored.graph
     names = tuple(graph.places) if granularity == "edge" else graph.components
-    place = {name: i for i, name in enumerate(names)}
     strata = edge_strata(graph) if granularity == "edge" else node_strata(graph)
-    marks = {side.name: _marks(side, granularity, place) for side in sides}
+    marks = {side.name: marks_of(side, granularity) for side in sides}
     pairs = list(combinations(marks, 2))
     universes = {(a, b): _universe(a, b, marks, granularity) for a, b in pairs}
     rankings = _rankings(marks, universes, strata, seed)

@@ -30,6 +30,10 @@ def compare(
     nodes: Annotated[
         bool, typer.Option("--nodes", help="Compare nodes alone; of edge circuits those that edges touch.")
     ] = False,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="A circuit that others report: a JSON file, or FILE:NAME; repeat for more."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds shuffles and redrawn circuits.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write; none if not given.")
@@ -42,30 +46,38 @@ def compare(
     [bold]circuit compare runs/ioi runs/colored-objects --output runs/overlap[/bold]
 
     [bold]circuit compare runs/ioi:activation-patching runs/ioi:sae[/bold]
+
+    [bold]circuit compare runs/ioi-gpt2 --reference papers.json:ioi_wang2022[/bold]
     """
     from circuits.comparison import compare as compared
     from circuits.comparison import granularities, notes, read_sides
+    from circuits.references import match_reference, read_reference
     from circuits.runs import check_output
     from cli.comparison_output import RECORD, comparison_record, write_comparison
 
     if output is not None:
         check_output(output, force, RECORD)
+    known = [read_reference(text) for text in reference or ()]
     sides = read_sides(runs, method)
-    kinds = granularities(sides, nodes)
+    kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
     found = [pair for kind in kinds for pair in compared(sides, kind, seed)]
+    matches = [match_reference(side, entry) for entry in known for side in sides]
     remarks = notes(sides, kinds)
-    record = comparison_record(sides, found, remarks, seed)
+    record = comparison_record(sides, found, matches, remarks, seed)
     if output is not None:
-        write_comparison(output, record, sides, found, force=force)
+        write_comparison(output, record, sides, found, matches, force=force)
     if json:
         from circuits.records import json_text
 
         print(json_text(record), end="")
         return
-    _show(found, remarks, len(sides) == 2)
-    if output is not None:
-        from cli.render import say
+    from cli.comparison_words import reference_words
+    from cli.render import say
 
+    _show(found, remarks, len(sides) == 2)
+    for match in matches:
+        say(reference_words(match))
+    if output is not None:
         say(f"\nWritten to {output}: report.md, overlap.json, overlap.csv and pictures.")
 
 
@@ -74,7 +86,7 @@ def _show(found: Sequence[Comparison], remarks: Sequence[str], pair: bool) -> No
 
     for remark in remarks:
         warning(remark)
-    if not pair:
+    if found and not pair:
         _show_pairs(found)
         return
     for entry in found:

@@ -13,8 +13,10 @@ from cli.comparison_words import NULLS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from circuits.comparison import Comparison, Side
+    from circuits.references import ReferenceMatch
 
 RECORD = "overlap.json"
 """By which a comparison's folder is known."""
@@ -22,7 +24,11 @@ FORMAT_VERSION = 1
 
 
 def comparison_record(
-    sides: Sequence[Side], found: Sequence[Comparison], notes: Sequence[str], seed: int
+    sides: Sequence[Side],
+    found: Sequence[Comparison],
+    matches: Sequence[ReferenceMatch],
+    notes: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
     """overlap.json. The names of edges stand in it for two runs alone: a thousand pairs have too many."""
     from circuits.comparison import PERMUTATIONS, REDRAWS
@@ -37,6 +43,7 @@ def comparison_record(
         "redraws": REDRAWS,
         "rank_biased_overlap_p": PERSISTENCE,
         "nulls": NULLS,
+        "references": [asdict(match) for match in matches],
         "comparisons": [_pair(entry, entry.granularity == "node" or len(sides) == 2) for entry in found],
     }
 
@@ -96,36 +103,59 @@ def write_comparison(
     record: Mapping[str, Any],
     sides: Sequence[Side],
     found: Sequence[Comparison],
+    matches: Sequence[ReferenceMatch],
     *,
     force: bool,
 ) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
     from cli.report.comparison import comparison_report
 
-    pictures = dict(_pictures(sides, found))
-    report = comparison_report(record, found, tuple(pictures))
+    pictures = dict(_pictures(sides, found, matches))
+    report = comparison_report(record, found, matches, tuple(pictures))
     with writing_run(path, force, RECORD) as folder:
         write_json(folder / RECORD, record)
-        write_table(folder / "overlap.csv", overlap_table(found))
+        if found:
+            write_table(folder / "overlap.csv", overlap_table(found))
         write_text(folder / "report.md", report)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
 
 
-def _pictures(sides: Sequence[Side], found: Sequence[Comparison]) -> Iterator[tuple[str, bytes]]:
+def _pictures(
+    sides: Sequence[Side], found: Sequence[Comparison], matches: Sequence[ReferenceMatch]
+) -> Iterator[tuple[str, bytes]]:
     from cli.report.figure import png, svg
-    from cli.report.matrix import matrix
-    from cli.report.overlay import overlay
 
-    names = tuple(side.name for side in sides)
     if len(sides) > 2:
-        for granularity, file in (("node", "matrix.png"), ("edge", "matrix-edges.png")):
-            if mine := [entry for entry in found if entry.granularity == granularity]:
-                yield file, png(matrix(names, mine, f"Overlap of {granularity}s"))
+        yield from _matrices(tuple(side.name for side in sides), found)
         return
-    first, second = (side.scored.circuit for side in sides)
-    picture = overlay(
-        sides[0].scored.graph, first, second, (names[0], names[1]), f"{names[0]} and {names[1]}"
-    )
+    picture = _two(*sides) if len(sides) == 2 else _with_reference(sides[0], matches[0])
     yield "overlay.png", png(picture)
     yield "overlay.svg", svg(picture)
+
+
+def _matrices(names: tuple[str, ...], found: Sequence[Comparison]) -> Iterator[tuple[str, bytes]]:
+    from cli.report.figure import png
+    from cli.report.matrix import matrix
+
+    for granularity, file in (("node", "matrix.png"), ("edge", "matrix-edges.png")):
+        if mine := [entry for entry in found if entry.granularity == granularity]:
+            yield file, png(matrix(names, mine, f"Overlap of {granularity}s"))
+
+
+def _two(first: Side, second: Side) -> Figure:
+    from cli.report.overlay import overlay
+
+    graph, title = first.scored.graph, f"{first.name} and {second.name}"
+    return overlay(graph, first.scored.circuit, second.scored.circuit, (first.name, second.name), title)
+
+
+def _with_reference(side: Side, match: ReferenceMatch) -> Figure:
+    """What the run keeps of the kind that the reference lists, and the reference."""
+    from circuits.circuit import Circuit
+    from cli.report.overlay import overlay
+
+    kept = Circuit((*match.found, *match.extra), side.method, side.scored.circuit.selection)
+    known = Circuit((*match.found, *match.missed, *match.unscored), match.reference, "as reported")
+    title = f"{side.name} and {match.reference}"
+    return overlay(side.scored.graph, kept, known, (side.name, match.reference), title)

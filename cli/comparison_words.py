@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from circuits.comparison import Comparison
     from circuits.overlap import Overlap
     from circuits.rank_overlap import AgainstShuffles
+    from circuits.references import ReferenceMatch
 
 NULLS = {
     "within": "Random circuits that keep as many nodes of each layer and kind (heads, MLP), or as many edges of each "
@@ -76,6 +77,18 @@ def ranking_words(found: Comparison) -> str:
 
 def _figure(figure: AgainstShuffles) -> str:
     return f"{number(figure.value)} (chance {number(figure.chance)}, p {_equals(figure.p_value)})"
+
+
+def reference_words(found: ReferenceMatch) -> str:
+    """How well a run finds a circuit that others report."""
+    members = len(found.found) + len(found.missed)
+    figures = f"precision {number(found.precision)}, recall {number(found.recall)}, F1 {number(found.f1)}"
+    chance = f"{number(found.within.expected_shared, 1)} of them, p {_equals(found.within.p_value)}"
+    unscored = f"; {listed(found.unscored, 5)} not scored here" if found.unscored else ""
+    return (
+        f"{found.run} finds {len(found.found)} of {members} {found.of} of {found.reference}: {figures}, AUROC "
+        f"{ratio(found.auroc)}; chance within layers {chance}{unscored}"
+    )
 
 
 def listed(names: tuple[str, ...], most: int) -> str:

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from circuits.comparison import Comparison
-from cli.comparison_words import NULLS, listed, overlap_words, ranking_words, ratio, share_words
+from circuits.references import ReferenceMatch
+from cli.comparison_words import (
+    NULLS,
+    listed,
+    overlap_words,
+    ranking_words,
+    ratio,
+    reference_words,
+    share_words,
+)
 from cli.report.markdown import table
 from cli.wording import number, p_value
 
@@ -20,7 +29,10 @@ _PICTURES = {
 
 
 def comparison_report(
-    record: Mapping[str, Any], found: Sequence[Comparison], pictures: tuple[str, ...]
+    record: Mapping[str, Any],
+    found: Sequence[Comparison],
+    matches: Sequence[ReferenceMatch],
+    pictures: tuple[str, ...],
 ) -> str:
     """The whole report as Markdown; `record` is what overlap.json holds."""
     columns = ("name", "task", "model", "method", "selection", "granularity", "kept")
@@ -29,7 +41,8 @@ def comparison_report(
         table(("run", *columns[1:]), [[str(run[c]) for c in columns] for run in record["runs"]]),
         *(f"**Note.** {note}" for note in record["notes"]),
         *(f"![{_PICTURES[name]}]({name})" for name in pictures if name in _PICTURES),
-        *(_pair(found) if len(record["runs"]) == 2 else (overview(found),)),
+        *(_pair(found) if len(record["runs"]) <= 2 else (overview(found),)),
+        *(part for match in matches for part in _reference(match)),
         "## What chance means here",
         *(f"- **{name}**: {words}" for name, words in NULLS.items()),
     ]
@@ -72,3 +85,14 @@ def _pair(found: Sequence[Comparison]) -> Iterator[str]:
         yield table(
             ("kept by", "how many", "names"), [(w, f"{len(n):,}", listed(n, most)) for w, n in groups]
         )
+
+
+def _reference(match: ReferenceMatch) -> Iterator[str]:
+    yield f"## {match.run} against {match.reference}"
+    yield f"{reference_words(match)}."
+    groups = (
+        ("both", match.found),
+        (f"{match.reference} alone", match.missed),
+        (f"{match.run} alone", match.extra),
+    )
+    yield table(("kept by", "how many", "names"), [(w, f"{len(n)}", listed(n, _NODES)) for w, n in groups])

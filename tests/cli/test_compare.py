@@ -182,6 +182,27 @@ def test_an_imported_run(circuit: Invoke, shared: Path) -> None:
     assert nodes["overlap"]["universe"] == 156
 
 
+def test_a_run_against_what_others_report(circuit: Invoke) -> None:
+    write_json(Path("paper.json"), {"one": {"paper": {"movers": [[0, 1], [1, 2], [3, 3]]}}})
+    result = circuit("compare", "a", "--reference", "paper.json:paper", "--output", "out")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "a finds 2 of 3 heads of paper: precision 0.67, recall 0.67, F1 0.67" in words
+    assert {p.name for p in Path("out").iterdir()} == {
+        "overlap.json",
+        "report.md",
+        "overlay.png",
+        "overlay.svg",
+    }
+    assert "| paper alone | 1 | a3.h3 |" in Path("out", "report.md").read_text()
+    record = _json(circuit("compare", "a", "b", "--reference", "paper.json", "--json"))
+    assert [match["run"] for match in record["references"]] == ["a", "b"]
+    assert len(record["comparisons"]) == 1
+    result = circuit("compare", "a", "--reference", "paper.json:papre")
+    assert result.exit_code == 2
+    assert "Did you mean 'paper'?" in " ".join(result.output.split())
+
+
 def test_no_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom cli.main import app\n"
