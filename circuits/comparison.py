@@ -53,9 +53,14 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """95% of the Jaccards that two redrawn circuits have; see redrawn_circuits for what that takes for granted."""
+class LargestScores:
+    """Jaccard of the largest scores of either side, as many as its circuit keeps, and 95% of what redraws give.
 
+    The circuits' own Jaccard where they were chosen by size of score; see redrawn_circuits for what is taken for
+    granted.
+    """
+
+    jaccard: float
     low: float
     high: float
 
@@ -65,7 +70,7 @@ class Comparison:
     """Two circuits at one granularity.
 
     overlap: counts and ratios, with chance under sets of these sizes from anywhere; within: chance where every layer
-    and kind keeps its count. ranking: None where a side scores not all, or all the same. interval: None where neither
+    and kind keeps its count. ranking: None where a side scores not all, or all the same. largest: None where neither
     run holds standard errors. Names are in the order of the graph; left_out: kept, but not scored by both.
     """
 
@@ -75,7 +80,7 @@ class Comparison:
     overlap: Overlap
     within: StructuredChance
     ranking: RankAgreement | None
-    interval: Interval | None
+    largest: LargestScores | None
     shared: tuple[str, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
@@ -254,7 +259,7 @@ def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> l
             np.array(names),
             strata,
             rankings.get((a, b)),
-            _interval(draws[a], draws[b], marks[a].kept, marks[b].kept, universe),
+            _largest_scores(draws[a], draws[b], universe),
         )
         for (a, b), universe in universes.items()
     ]
@@ -290,7 +295,7 @@ def _comparison(
     names: np.ndarray,
     strata: Int[np.ndarray, " item"],
     ranking: RankAgreement | None,
-    interval: Interval | None,
+    largest: LargestScores | None,
 ) -> Comparison:
     a, b = (m.kept & universe for m in marks)
     sizes = (int(x.sum()) for x in (a & b, a, b, universe))
@@ -301,7 +306,7 @@ def _comparison(
         overlap_of_sizes(*sizes),
         structured_chance(a[universe], b[universe], strata[universe]),
         ranking,
-        interval,
+        largest,
         *(tuple(names[part].tolist()) for part in parts),
     )
 
@@ -334,41 +339,37 @@ def _ranked_sides(
     return {name: order for name, order in found.items() if order is not None}
 
 
-def redrawn_circuits(marks: Marks, seed: tuple[int, int]) -> np.ndarray | None:
-    """The circuits of redrawn scores, a row of packed bits each; None where the run holds no standard errors.
+def redrawn_circuits(marks: Marks, seed: tuple[int, int]) -> np.ndarray:
+    """As many of the largest scores as the circuit keeps: first of those measured, then of redraws, if there are any
+    standard errors to redraw by. A row of packed bits each.
 
     A parametric bootstrap: each score is drawn anew from a normal distribution about it with its standard error, each
-    component apart from the others, and as many as the circuit has are kept, the largest by size. It takes for
-    granted that the circuit was chosen by size alone; one that was not is redrawn as if it had been.
+    component apart from the others, where real errors go together.
     """
-    errors = np.nan_to_num(marks.errors)
-    if not errors.any():
-        return None
     rng = np.random.default_rng(seed)
+    errors = np.nan_to_num(marks.errors)
     measured = np.flatnonzero(~np.isnan(marks.scores))
     n = int(marks.kept[measured].sum())
-    circuits = np.zeros((REDRAWS, len(marks.kept)), dtype=bool)
-    for row in circuits:
-        sizes = np.abs(rng.normal(marks.scores[measured], errors[measured]))
-        row[measured[np.argpartition(-sizes, n - 1)[:n]] if n else []] = True
+    circuits = np.zeros((1 + REDRAWS if errors.any() else 1, len(marks.kept)), dtype=bool)
+    if n:
+        scores = marks.scores[measured]
+        circuits[0, measured[np.argsort(-np.abs(scores), kind="stable")[:n]]] = True
+        for row in circuits[1:]:
+            sizes = np.abs(rng.normal(scores, errors[measured]))
+            row[measured[np.argpartition(-sizes, n - 1)[:n]]] = True
     return np.packbits(circuits, axis=1)
 
 
-def _interval(
-    first: np.ndarray | None,
-    second: np.ndarray | None,
-    kept_first: Bool[np.ndarray, " item"],
-    kept_second: Bool[np.ndarray, " item"],
-    universe: Bool[np.ndarray, " item"],
-) -> Interval | None:
+def _largest_scores(
+    first: np.ndarray, second: np.ndarray, universe: Bool[np.ndarray, " item"]
+) -> LargestScores | None:
     """A side without standard errors stays as it is."""
-    if first is None and second is None:
-        return None
     inside = np.packbits(universe)
-    a = inside & (np.packbits(kept_first)[None] if first is None else first)
-    b = inside & (np.packbits(kept_second)[None] if second is None else second)
-    shared, either = (np.bitwise_count(x).sum(1, dtype=np.int64) for x in (a & b, a | b))
-    if not either.all():
+    shared, either = (
+        np.bitwise_count(x).sum(1, dtype=np.int64)
+        for x in (inside & first & second, inside & (first | second))
+    )
+    if len(shared) == 1 or not either.all():
         return None
-    low, high = np.quantile(shared / either, [0.025, 0.975]).tolist()
-    return Interval(low, high)
+    low, high = np.quantile(shared[1:] / either[1:], [0.025, 0.975]).tolist()
+    return LargestScores(float(shared[0] / either[0]), low, high)

@@ -92,8 +92,9 @@ def _row(found: Comparison) -> dict[str, object]:
         "chance_jaccard": found.within.jaccard,
         "p_value": found.within.p_value,
         "p_value_floor": found.within.floor,
-        "redrawn_low": found.interval and found.interval.low,
-        "redrawn_high": found.interval and found.interval.high,
+        "largest_jaccard": found.largest and found.largest.jaccard,
+        "redrawn_low": found.largest and found.largest.low,
+        "redrawn_high": found.largest and found.largest.high,
         **rankings,
     }
 

@@ -19,9 +19,9 @@ NULLS = {
     "anywhere": "Random sets of the same sizes from all that both methods score (hypergeometric). Circuits crowd "
     "into layers, so this chance level is mostly too low and its p-values too small.",
     "shuffles": "Scores of the second shuffled within the same layers and kinds; one-sided p with the +1 correction.",
-    "interval": "95% of the Jaccards of redrawn circuits: every score drawn anew from a normal distribution with its "
-    "standard error, apart from all others, and as many of the largest kept. It says how alike two repetitions would "
-    "come out, and takes for granted that circuits are chosen by size of score.",
+    "redrawn": "95% of the Jaccards of the largest scores, as many as each circuit keeps, where every score is drawn "
+    "anew from a normal distribution with its standard error, apart from all others: how alike two repetitions would "
+    "come out. Circuits that were pruned or grown are not the largest scores, so their Jaccard may lie elsewhere.",
 }
 
 
@@ -30,13 +30,11 @@ def ratio(value: float | None) -> str:
 
 
 def overlap_words(found: Comparison) -> str:
-    """25 of 32 nodes shared: Jaccard 0.78 [0.60, 0.90], chance 0.10, p < 0.001."""
-    o, between = found.overlap, ""
-    if found.interval is not None:
-        between = f" (redrawn {number(found.interval.low)} to {number(found.interval.high)})"
+    """25 of 32 nodes shared: Jaccard 0.78, chance 0.10, p < 0.001."""
+    o = found.overlap
     return (
-        f"{o.shared:,} of {found.union:,} {found.granularity}s shared: Jaccard {ratio(o.jaccard)}{between}, "
-        f"chance {ratio(found.within.jaccard)}, p {_equals(found.within.p_value)}{_floor(found)}"
+        f"{o.shared:,} of {found.union:,} {found.granularity}s shared: Jaccard {ratio(o.jaccard)}, chance "
+        f"{ratio(found.within.jaccard)}, p {_equals(found.within.p_value)}{_floor(found)}"
     )
 
 
@@ -72,7 +70,15 @@ def ranking_words(found: Comparison) -> str:
     return (
         f"sizes of scores: rank correlation {_figure(ranking.rank_correlation)}, rank-biased overlap "
         f"{_figure(ranking.rank_biased_overlap)}, weighted Jaccard {_figure(ranking.weighted_jaccard)}"
+        f"{_largest(found)}"
     )
+
+
+def _largest(found: Comparison) -> str:
+    if (largest := found.largest) is None:
+        return ""
+    reach = f"{number(largest.low)} to {number(largest.high)}"
+    return f"; the largest, as many as are kept: Jaccard {number(largest.jaccard)}, redrawn {reach}"
 
 
 def _figure(figure: AgainstShuffles) -> str:

@@ -133,7 +133,8 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["discover", "--help"], ["evaluate", "--help"], ["tasks", "--help"]]
+    "arguments",
+    [["--help"], ["discover", "--help"], ["evaluate", "--help"], ["compare", "--help"], ["tasks", "--help"]],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -124,7 +124,7 @@ def test_edges_are_compared_with_their_inputs_apart() -> None:
     assert nodes.only_second == ("m3",)
     assert nodes.overlap.universe == len(GRAPH.components)
     assert nodes.ranking is None  # no node is scored
-    assert nodes.interval is None
+    assert nodes.largest is None
 
 
 def test_the_interval_is_narrow_where_scores_are_sure_and_wide_where_they_are_noise() -> None:
@@ -132,14 +132,23 @@ def test_the_interval_is_narrow_where_scores_are_sure_and_wide_where_they_are_no
     widths = []
     for error in (1e-6, 0.3, 30.0):
         scores = {n: (s, error) for n, (s, _) in node_scores(GRAPH, kept).items()}
-        found = _only(_side("a", kept, scores), _side("b", kept, scores)).interval
+        found = _only(_side("a", kept, scores), _side("b", kept, scores)).largest
         assert found is not None
+        assert found.jaccard == 1.0
         widths.append((found.low, found.high))
     assert widths[0] == (1.0, 1.0)
     assert 0.3 < widths[1][0] <= widths[1][1] < 1.0
     assert widths[2][1] < 0.6  # of noise alone, as many are shared as chance gives
     bare = {n: (s, None) for n, (s, _) in node_scores(GRAPH, kept).items()}
-    assert _only(_side("a", kept, bare), _side("b", kept, bare)).interval is None
+    assert _only(_side("a", kept, bare), _side("b", kept, bare)).largest is None
+
+
+def test_a_circuit_that_was_not_chosen_by_size_is_told_from_its_largest_scores() -> None:
+    scores = {name: (float(i), 1e-6) for i, name in enumerate(GRAPH.components)}
+    found = _only(_side("a", ("a0.h1", "a0.h2"), scores), _side("b", ("m2", "m3"), scores))
+    assert found.overlap.jaccard == 0.0
+    assert found.largest is not None
+    assert (found.largest.jaccard, found.largest.low, found.largest.high) == (1.0, 1.0, 1.0)
 
 
 def test_the_seed_decides_and_the_pairs_do_not() -> None:
