@@ -111,7 +111,7 @@ def read_side(run: str, method: str | None = None) -> Side:
             f"{run} holds no scores for its circuit, so what else it might have kept is unknown, and with it the "
             "chance level. Import a file that has scores, or discover the circuit here."
         )
-    (entry,) = (e for e in held.circuit["circuits"] if e["method"] == scored.circuit.method)
+    entry = next(e for e in held.circuit["circuits"] if e["method"] == scored.circuit.method)
     config = held.run.get("config") or {}
     return Side(
         name, scored, str(config.get("task", "")), held.run["format_version"], _faithfulness(path, entry)

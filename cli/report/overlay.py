@@ -6,6 +6,7 @@ ColorBrewer's Dark2, safe for colour-blind readers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,8 +56,13 @@ def _sides(first: Iterable[Name], second: Iterable[Name]) -> dict[Name, str]:
 
 
 def _shown(links: Mapping[Link, str]) -> tuple[Link, ...]:
-    """As many as a picture can hold, the shared ones before others."""
-    return tuple(sorted(links, key=lambda link: links[link] != SHARED)[:_MOST_LINKS])
+    """As many as a picture can hold: all shared ones that fit, then as many of either side."""
+    seen: Counter[str] = Counter()
+    turn = {}
+    for link, colour in links.items():
+        seen[colour] += 1
+        turn[link] = (colour != SHARED, seen[colour])
+    return tuple(sorted(links, key=turn.__getitem__)[:_MOST_LINKS])
 
 
 def _legend(

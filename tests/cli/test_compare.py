@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from made_runs import made_run
+from matplotlib.colors import to_hex
 
+from circuits.circuit import edge_circuit, ends
 from circuits.exchange.files import Imported
 from circuits.exchange.run_folder import circuit_of_run
 from circuits.graph import Graph
@@ -79,6 +81,19 @@ def test_two_runs_of_edges_at_both_granularities(circuit: Invoke) -> None:
     assert edges["overlap"]["jaccard"] == 3 / 5
     assert edges["only_second"] == ["m3->logits"]
     assert nodes["only_first"] == ["a0.h1"]
+
+
+def test_of_many_links_the_shared_ones_are_drawn_and_as_many_of_either_side() -> None:
+    from cli.report.overlay import ONLY_FIRST, ONLY_SECOND, SHARED, overlay
+
+    links = list(GRAPH.links(GRAPH.components))
+    edges = [next(e for e in GRAPH.places if ends(e) == link) for link in links]
+    first, second = edge_circuit(GRAPH, edges[:350], "", ""), edge_circuit(GRAPH, edges[300:700], "", "")
+    picture = overlay(GRAPH, first, second, ("a", "b"))
+    drawn = {to_hex(c.get_edgecolor()[0]): len(c.get_paths()) for c in picture.axes[0].collections}
+    assert drawn == {SHARED: 50, ONLY_FIRST: 175, ONLY_SECOND: 175}
+    words = " ".join(text.get_text() for text in picture.texts)
+    assert f"400 of {min(len(links), 700)} links are drawn, shared ones first" in words
 
 
 def test_many_runs_as_a_matrix(circuit: Invoke, tmp_path: Path) -> None:
