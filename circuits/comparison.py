@@ -1,0 +1,375 @@
+"""Circuits of run folders compared: are they the same machine, and how much of that would chance give?
+
+The one idea: a comparison needs the files of two runs and nothing else, so it is instant; no torch here, no model.
+Components are matched by name, so all models must have one shape. Nodes are compared on the components that both
+methods score, edges on the edges that both score; what one of them never looked at counts nowhere.
+
+Merullo, Eickhoff and Pavlick 2023 (arXiv 2310.08744) report 25/32 shared: read here as |A n B| over |A u B|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from circuits.circuit import ends
+from circuits.errors import CircuitError, RunFolderError
+from circuits.exchange.run_folder import UNKNOWN_MODEL, circuit_of_run
+from circuits.graph import Graph
+from circuits.overlap import Overlap, overlap_of_sizes
+from circuits.rank_overlap import RankAgreement, Ranked, rank_agreements, ranked
+from circuits.runs import read_run
+from circuits.scored_circuit import Measured, ScoredCircuit
+from circuits.structured_null import StructuredChance, edge_strata, node_strata, shuffles, structured_chance
+
+Granularity = Literal["node", "edge"]
+PERMUTATIONS = 199
+REDRAWS = 200
+
+
+@dataclass(frozen=True)
+class Side:
+    """One circuit to compare. faithfulness: what its run measured, by ablation; empty where nothing was."""
+
+    name: str
+    scored: ScoredCircuit
+    task: str
+    format_version: int
+    faithfulness: Mapping[str, float]
+
+    @property
+    def model(self) -> str:
+        return self.scored.model or UNKNOWN_MODEL
+
+    @property
+    def method(self) -> str:
+        return self.scored.circuit.method
+
+
+@dataclass(frozen=True)
+class LargestScores:
+    """Jaccard of the largest scores of either side, as many as its circuit keeps, and 95% of what redraws give.
+
+    The circuits' own Jaccard where they were chosen by size of score; see redrawn_circuits for what is taken for
+    granted.
+    """
+
+    jaccard: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two circuits at one granularity.
+
+    overlap: counts and ratios, with chance under sets of these sizes from anywhere; within: chance where every layer
+    and kind keeps its count. ranking: None where a side scores not all, or all the same. largest: None where neither
+    run holds standard errors. Names are in the order of the graph; left_out: kept, but not scored by both.
+    """
+
+    first: str
+    second: str
+    granularity: Granularity
+    overlap: Overlap
+    within: StructuredChance
+    ranking: RankAgreement | None
+    largest: LargestScores | None
+    shared: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def union(self) -> int:
+        return len(self.shared) + len(self.only_first) + len(self.only_second)
+
+
+# What is compared
+
+
+def read_side(run: str, method: str | None = None) -> Side:
+    """The circuit of RUN, or of RUN:METHOD; `method` where neither the run nor its name says which.
+
+    Raises CircuitError where there is no run, it has no such circuit, or nothing in it is scored.
+    """
+    path, chosen = Path(run), method
+    if not path.exists() and ":" in run:
+        before, _, after = run.rpartition(":")
+        path, chosen = Path(before), after
+    held = read_run(path)
+    scored = circuit_of_run(held, chosen)
+    name = path.absolute().name + (f":{chosen}" if chosen and chosen != method else "")
+    if not scored.scores and not scored.edges:
+        raise CircuitError(
+            f"{run} holds no scores for its circuit, so what else it might have kept is unknown, and with it the "
+            "chance level. Import a file that has scores, or discover the circuit here."
+        )
+    entry = next(e for e in held.circuit["circuits"] if e["method"] == scored.circuit.method)
+    config = held.run.get("config") or {}
+    return Side(
+        name, scored, str(config.get("task", "")), held.run["format_version"], _faithfulness(path, entry)
+    )
+
+
+def _faithfulness(path: Path, entry: Mapping[str, object]) -> dict[str, float]:
+    try:
+        verdicts = entry.get("evaluation") or ()
+        found = {str(v["ablation"]): v["faithfulness"]["value"] for v in verdicts}  # type: ignore[attr-defined]
+    except (KeyError, TypeError) as problem:
+        what = f"{path / 'circuit.json'} is damaged: its evaluation lacks {problem}"
+        raise RunFolderError(f"{what}. Make the run again.") from problem
+    return {ablation: float(value) for ablation, value in found.items() if value is not None}
+
+
+def read_sides(runs: Sequence[str], method: str | None = None) -> tuple[Side, ...]:
+    """The circuits of `runs`, each under a name of its own."""
+    sides = [read_side(run, method) for run in runs]
+    names = [side.name for side in sides]
+    if len(set(names)) < len(names):
+        names = [f"{i}:{name}" for i, name in enumerate(names, start=1)]
+    return tuple(
+        Side(name, s.scored, s.task, s.format_version, s.faithfulness)
+        for name, s in zip(names, sides, strict=True)
+    )
+
+
+def granularities(sides: Sequence[Side], nodes_only: bool = False) -> tuple[Granularity, ...]:
+    """At what granularities the circuits can be compared.
+
+    Raises CircuitError for fewer than two, for formats or shapes of model that differ, and for nodes against edges
+    where `nodes_only` does not say that the nodes are meant that the edges touch.
+    """
+    if len(sides) < 2:
+        raise CircuitError("There is one run only: a comparison takes two or more.")
+    for side in sides[1:]:
+        _require_alike(sides[0], side, nodes_only)
+    return ("node",) if nodes_only or sides[0].scored.granularity == "node" else ("node", "edge")
+
+
+def _require_alike(first: Side, second: Side, nodes_only: bool) -> None:
+    a, b = first.scored, second.scored
+    if first.format_version != second.format_version:
+        versions = f"{first.format_version} and {second.format_version}"
+        raise RunFolderError(
+            f"{first.name} and {second.name} have format versions {versions}. Make the older run again."
+        )
+    if a.graph != b.graph:
+        raise CircuitError(
+            f"{first.name} is of a model of {_shape(a.graph)}, {second.name} of one of {_shape(b.graph)}: head "
+            "9.6 of one is nothing in the other. Compare runs of models of one shape."
+        )
+    if a.granularity != b.granularity and not nodes_only:
+        raise CircuitError(
+            f"{first.name} keeps {a.granularity}s and {second.name} keeps {b.granularity}s. Pass --nodes to compare "
+            "nodes with the nodes that the edges touch, or make both runs of one kind."
+        )
+
+
+def _shape(graph: Graph) -> str:
+    kv = f" ({graph.n_kv_heads} kv)" if graph.n_kv_heads != graph.n_heads else ""
+    return f"{graph.n_layers} layers x {graph.n_heads} heads{kv}{', parallel' * graph.parallel}"
+
+
+def notes(sides: Sequence[Side], kinds: Sequence[Granularity]) -> tuple[str, ...]:
+    """What the reader should know before trusting a figure."""
+    found = []
+    models = sorted({side.model for side in sides})
+    if len(models) > 1:
+        found.append(
+            f"The models differ ({', '.join(models)}) and have one shape: components are matched by index, which "
+            "means something for checkpoints of one model, and little for models trained apart."
+        )
+    if any(len({frozenset(_scored_names(side, kind)) for side in sides}) > 1 for kind in kinds):
+        found.append(
+            "Not all methods score the same components (some may score heads alone): each pair is compared on those "
+            "that both score."
+        )
+    return tuple(found)
+
+
+# How it is compared
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A circuit over all names of a graph, in its order: what is kept, what is scored; NaN for what is not."""
+
+    kept: Bool[np.ndarray, " item"]
+    scored: Bool[np.ndarray, " item"]
+    scores: Float[np.ndarray, " item"]
+    errors: Float[np.ndarray, " item"]
+
+
+def _scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
+    """What the method looked at. Methods that score edges look at the nodes that those touch."""
+    scored = side.scored
+    if granularity == "edge":
+        return scored.edges
+    if scored.granularity == "node":
+        return scored.scores
+    return {node for edge in (*scored.edges, *(scored.circuit.edges or ())) for node in ends(edge)}
+
+
+def marks_of(side: Side, granularity: Granularity) -> Marks:
+    """What a side keeps and how it scores it, over all nodes or edges of its model."""
+    graph = side.scored.graph
+    names = graph.places if granularity == "edge" else graph.components
+    place = {name: i for i, name in enumerate(names)}
+    measured: Mapping[str, Measured] = side.scored.edges if granularity == "edge" else side.scored.scores
+    scores, errors = (np.full(len(place), np.nan) for _ in range(2))
+    chosen_by = side.scored.granularity == granularity  # the nodes of an edge circuit hang on no node's score
+    for name, (score, error) in measured.items():
+        if name in place:
+            scores[place[name]] = score
+            errors[place[name]] = error if error is not None and chosen_by else np.nan
+    return Marks(
+        _mask(_kept(side, granularity), place), _mask(_scored_names(side, granularity), place), scores, errors
+    )
+
+
+def _mask(names: Iterable[str], place: Mapping[str, int]) -> Bool[np.ndarray, " item"]:
+    mask = np.zeros(len(place), dtype=bool)
+    mask[[place[name] for name in names if name in place]] = True
+    return mask
+
+
+def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> list[Comparison]:
+    """Every pair, in the order given. Raises CircuitError where two of them score nothing in common."""
+    graph = sides[0].scored.graph
+    names = tuple(graph.places) if granularity == "edge" else graph.components
+    strata = edge_strata(graph) if granularity == "edge" else node_strata(graph)
+    marks = {side.name: marks_of(side, granularity) for side in sides}
+    pairs = list(combinations(marks, 2))
+    universes = {(a, b): _universe(a, b, marks, granularity) for a, b in pairs}
+    rankings = _rankings(marks, universes, strata, seed)
+    draws = {name: redrawn_circuits(m, (seed, i)) for i, (name, m) in enumerate(marks.items())}
+    return [
+        _comparison(
+            (a, b),
+            granularity,
+            (marks[a], marks[b]),
+            universe,
+            np.array(names),
+            strata,
+            rankings.get((a, b)),
+            _largest_scores(draws[a], draws[b], universe),
+        )
+        for (a, b), universe in universes.items()
+    ]
+
+
+def jaccard(first: Side, second: Side, granularity: Granularity) -> float:
+    """Their Jaccard alone, on what both score; 1 for two empty circuits: nothing differs."""
+    a, b = (set(_kept(side, granularity)) for side in (first, second))
+    universe = set(_scored_names(first, granularity)) & set(_scored_names(second, granularity))
+    either = (a | b) & universe
+    return len(a & b & universe) / len(either) if either else 1.0
+
+
+def _kept(side: Side, granularity: Granularity) -> tuple[str, ...]:
+    circuit = side.scored.circuit
+    return circuit.edges or () if granularity == "edge" else circuit.nodes
+
+
+def _universe(
+    first: str, second: str, marks: Mapping[str, Marks], granularity: str
+) -> Bool[np.ndarray, " item"]:
+    both = marks[first].scored & marks[second].scored
+    if not both.any():
+        raise CircuitError(f"{first} and {second} score no {granularity} in common: nothing to compare.")
+    return np.asarray(both)
+
+
+def _comparison(
+    pair: tuple[str, str],
+    granularity: Granularity,
+    marks: tuple[Marks, Marks],
+    universe: Bool[np.ndarray, " item"],
+    names: np.ndarray,
+    strata: Int[np.ndarray, " item"],
+    ranking: RankAgreement | None,
+    largest: LargestScores | None,
+) -> Comparison:
+    a, b = (m.kept & universe for m in marks)
+    sizes = (int(x.sum()) for x in (a & b, a, b, universe))
+    parts = (a & b, a & ~b, b & ~a, (marks[0].kept | marks[1].kept) & ~universe)
+    return Comparison(
+        *pair,
+        granularity,
+        overlap_of_sizes(*sizes),
+        structured_chance(a[universe], b[universe], strata[universe]),
+        ranking,
+        largest,
+        *(tuple(names[part].tolist()) for part in parts),
+    )
+
+
+def _rankings(
+    marks: Mapping[str, Marks],
+    universes: Mapping[tuple[str, str], Bool[np.ndarray, " item"]],
+    strata: Int[np.ndarray, " item"],
+    seed: int,
+) -> dict[tuple[str, str], RankAgreement]:
+    """Pairs that share a universe share its shuffles, and each side is ranked in it once."""
+    groups: dict[bytes, list[tuple[str, str]]] = {}
+    for pair, universe in universes.items():
+        groups.setdefault(universe.tobytes(), []).append(pair)
+    found: dict[tuple[str, str], RankAgreement] = {}
+    for members in groups.values():
+        universe = universes[members[0]]
+        rankings = _ranked_sides({name for pair in members for name in pair}, marks, universe)
+        both = [(a, b) for a, b in members if a in rankings and b in rankings]
+        orders = shuffles(strata[universe], PERMUTATIONS, seed) if both else ()
+        found |= rank_agreements(rankings, both, orders)
+    return found
+
+
+def _ranked_sides(
+    names: Iterable[str], marks: Mapping[str, Marks], universe: Bool[np.ndarray, " item"]
+) -> dict[str, Ranked]:
+    scores = {name: marks[name].scores[universe] for name in names}
+    found = {name: ranked(values) for name, values in scores.items() if not np.isnan(values).any()}
+    return {name: order for name, order in found.items() if order is not None}
+
+
+def redrawn_circuits(marks: Marks, seed: tuple[int, int]) -> np.ndarray:
+    """As many of the largest scores as the circuit keeps: first of those measured, then of redraws, if there are any
+    standard errors to redraw by. A row of packed bits each.
+
+    A parametric bootstrap: each score is drawn anew from a normal distribution about it with its standard error, each
+    component apart from the others, where real errors go together.
+    """
+    rng = np.random.default_rng(seed)
+    errors = np.nan_to_num(marks.errors)
+    measured = np.flatnonzero(~np.isnan(marks.scores))
+    n = int(marks.kept[measured].sum())
+    circuits = np.zeros((1 + REDRAWS if errors.any() else 1, len(marks.kept)), dtype=bool)
+    if n:
+        scores = marks.scores[measured]
+        circuits[0, measured[np.argsort(-np.abs(scores), kind="stable")[:n]]] = True
+        for row in circuits[1:]:
+            sizes = np.abs(rng.normal(scores, errors[measured]))
+            row[measured[np.argpartition(-sizes, n - 1)[:n]]] = True
+    return np.packbits(circuits, axis=1)
+
+
+def _largest_scores(
+    first: np.ndarray, second: np.ndarray, universe: Bool[np.ndarray, " item"]
+) -> LargestScores | None:
+    """A side without standard errors stays as it is."""
+    inside = np.packbits(universe)
+    shared, either = (
+        np.bitwise_count(x).sum(1, dtype=np.int64)
+        for x in (inside & first & second, inside & (first | second))
+    )
+    if len(shared) == 1 or not either.all():
+        return None
+    low, high = np.quantile(shared[1:] / either[1:], [0.025, 0.975]).tolist()
+    return LargestScores(float(shared[0] / either[0]), low, high)
