@@ -1,14 +1,17 @@
 # Both README commands set up what they need, then do the job: `make discover`, `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
 .PHONY: discover test slow lint clean
 
 discover: .venv/installed
 	$(BIN)/circuit discover ioi
 
+# Shapes are checked in the library's own tests; the command line is tested as it runs at a user's.
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
+	$(PYTEST) --ignore tests/cli --ignore tests/test_docs.py
+	$(PYTEST) tests/cli tests/test_docs.py --override-ini addopts="-q --strict-markers"
 
 slow: .venv/tools
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow

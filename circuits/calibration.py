@@ -35,7 +35,7 @@ AT_ONCE = 0.2
 ENOUGH = 0.5
 """Seconds that one row may take, about, to be timed for itself."""
 
-LONG = 2.0
+LONG = 10.0
 """Seconds from which a piece is told by one run."""
 
 FEW_TOKENS = 64

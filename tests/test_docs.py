@@ -30,14 +30,16 @@ def _commands() -> list[str]:
 
 def _small(words: list[str]) -> list[str]:
     """The same command on few prompts."""
+    if words[0] == "evaluate":
+        return [*words, "--pairs", "6", "--skip", "minimality", "--skip", "tests"]
     if words[0] != "discover":
         return words
     with_sae = "--method" not in words and not any("planted" in w or "facts" in w for w in words)
     return [
         *words,
-        "--pairs",
-        "16",
+        *("--pairs", "16"),
         *(["--set", "sae.epochs=2", "--set", "sae.trials=1"] if with_sae else []),
+        *(["--top", "60"] if any(word.startswith("eap") for word in words) else []),
     ]
 
 

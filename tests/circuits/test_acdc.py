@@ -115,6 +115,7 @@ def _as_written(model: BridgeModel, problem: Problem, threshold: float, change: 
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "threshold"), [("kl", 0.005)])
 def test_it_is_the_algorithm_as_it_is_written_down(
     change: str, threshold: float, tiny: Tiny, problem: MakeProblem

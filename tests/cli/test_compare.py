@@ -179,6 +179,7 @@ def test_models_of_one_shape_are_compared_by_index_and_it_says_so(circuit: Invok
     assert "matched by index" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_imported_run(circuit: Invoke, shared: Path) -> None:
     file = shared / "data" / "mib" / "ioi-eap-ig.json"
     if not file.is_file():
