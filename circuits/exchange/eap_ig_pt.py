@@ -108,7 +108,7 @@ def _narrow(values: Tensor) -> Tensor:
     import torch
 
     short = values.float()
-    return short if torch.equal(short.double().nan_to_num(), values.nan_to_num()) else values
+    return short if torch.allclose(short.double(), values, rtol=0, atol=0, equal_nan=True) else values
 
 
 def _node_tensors(sources: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,12 @@ def test_tensors_that_do_not_fit_are_named(key: str, value: object, said: str) -
     with pytest.raises(CircuitError) as caught:
         eap_ig_pt.read(saved({k: v for k, v in found.items() if v is not None}))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-sys.float_info.max, 1e300, 0.1, 0.5])
+def test_scores_that_are_too_large_or_too_fine_for_float32_keep_their_digits(value: float) -> None:
+    graph = Graph(1, 2, 2)
+    edges = {edge: (value, None) for edge in graph.places}
+    scored = ScoredCircuit(graph, Circuit((), "eap", "none", ()), edges=edges)
+    form = FORMATS.load("eap-ig-pt")
+    assert form.read(form.write(scored)).edges == edges
