@@ -268,7 +268,7 @@ def test_tensors_that_do_not_fit_are_named(key: str, value: object, said: str) -
 @pytest.mark.parametrize("value", [-sys.float_info.max, 1e300, 0.1, 0.5])
 def test_scores_that_are_too_large_or_too_fine_for_float32_keep_their_digits(value: float) -> None:
     graph = Graph(1, 2, 2)
-    edges = {edge: (value, None) for edge in graph.places}
+    edges = dict.fromkeys(graph.places, (value, None))
     scored = ScoredCircuit(graph, Circuit((), "eap", "none", ()), edges=edges)
     form = FORMATS.load("eap-ig-pt")
     assert form.read(form.write(scored)).edges == edges
