@@ -124,7 +124,11 @@ def methods(
 
     if name is None:
         entries = [METHODS.load(n) for n in METHODS.names()]
-        _show([{"method": m.name, "what": m.summary, "paper": m.paper} for m in entries], json, "Methods")
+        rows = [
+            {"method": m.name, "scores": f"{m.granularity}s", "what": m.summary, "paper": m.paper}
+            for m in entries
+        ]
+        _show(rows, json, "Methods")
         return
     method = METHODS.load(name)
     rows = [
