@@ -22,8 +22,11 @@ from circuits.methods.method import Problem
 from circuits.models.bridge import BridgeModel, load_model
 
 torch.set_num_threads(1)
-# A busy machine is no failure.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no failure; and the same code gives the same answer, so a gate does not fall by luck.
+# `pytest --hypothesis-profile=search` looks for new examples.
+quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("search", **quiet)
+settings.register_profile("tests", derandomize=True, **quiet)
 settings.load_profile("tests")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
