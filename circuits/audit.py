@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from circuits.batches import first_prompts
 from circuits.edge_patches import cut_effects
 from circuits.errors import CircuitError
 from circuits.methods.method import Problem
@@ -104,7 +105,8 @@ def verify(
     if k < 1:
         raise CircuitError(f"{k} edges cannot be verified; ask for 1 or more.")
     edges = scores.edges.ranking()[:k]
-    swapped, some = _swap_of(scores), _first(problem)
+    swapped = _swap_of(scores)
+    some = replace(problem, batches=first_prompts(problem.batches, MOST_PROMPTS))
     effects = cut_effects(model, some, swapped, "verifying edges", [[edge] for edge in edges])
     approximate = np.array([scores.edges.of(edge) for edge in edges])
     low, high = bootstrap_interval(effects, seed=problem.seed)
@@ -132,13 +134,6 @@ def _swap_of(scores: Scores) -> ReplacementOptions:
     return ReplacementOptions(
         **{name: options[name] for name in ReplacementOptions.model_fields if name in options}
     )
-
-
-def _first(problem: Problem) -> Problem:
-    """The same with its first prompts alone: which ones does not depend on the batches."""
-    kept = (batch.where(lambda index: index < MOST_PROMPTS) for batch in problem.batches)
-    batches = tuple(batch for batch in kept if len(batch))
-    return replace(problem, batches=batches)
 
 
 def _agreement(

@@ -76,6 +76,12 @@ class Batch:
         return len(self.pairs)
 
 
+def first_prompts(batches: Sequence[Batch], n: int) -> tuple[Batch, ...]:
+    """The batches with the first n prompts alone: which ones does not depend on how they are batched."""
+    kept = (batch.where(lambda index: index < n) for batch in batches)
+    return tuple(batch for batch in kept if len(batch))
+
+
 def continuation(model: Model, text: str, word: str) -> tuple[int, ...]:
     """The tokens that `word` adds behind `text`, as the tokenizer splits the whole."""
     before, after = model.tokenize(text)[0], model.tokenize(text + word)[0]

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from circuits.attribution import BACK, prompt_bytes
@@ -43,6 +44,17 @@ def points_of(rule: Rule, steps: int) -> tuple[Point, ...]:
         return (*ends, *(Point(k / steps, 1 / steps) for k in range(1, steps)))
     ahead = {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]
     return tuple(Point((k + ahead) / steps, 1 / steps) for k in range(steps))
+
+
+class PathOptions(Options):
+    steps: int = Field(
+        5, ge=1, description="points of the way at which gradients are taken; trapezoid: one more"
+    )
+    rule: Rule
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        return points_of(self.rule, self.steps)
 
 
 Path = Callable[[Ends, Sequence[Point], int, int], Float[Tensor, "prompt source reader"]]

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.batches import Batch
-from circuits.engine.edges import Cut, EdgeRun, cut_masks
+from circuits.engine.cuts import Cut, cut_masks
+from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError, ModelError
 from circuits.graph import Graph

@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, first_prompts
 from circuits.circuit import Circuit
 from circuits.edge_selection import edge_order
-from circuits.engine.edges import EdgeRun, kept_masks
+from circuits.engine.cuts import kept_masks
+from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError
 from circuits.graph import Graph
@@ -161,9 +162,8 @@ class Bench:
         return in_prompt_order(self.batches, parts)
 
     def first(self, n: int) -> Bench:
-        """The same bench with the first n prompts alone: which ones does not depend on the batches."""
-        kept = (batch.where(lambda index: index < n) for batch in self.batches)
-        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+        """The same bench with the first n prompts alone."""
+        return replace(self, batches=first_prompts(self.batches, n))
 
     def remembering(self) -> Bench:
         """The same bench, keeping its base runs: for circuits that are asked about one after another."""

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from circuits.batches import Batch
+from circuits.batches import Batch, first_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
@@ -204,8 +204,7 @@ class _Ahead:
     played: tuple[str, ...]
 
     def first(self, n: int) -> _Ahead:
-        kept = (batch.where(lambda index: index < n) for batch in self.batches)
-        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+        return replace(self, batches=first_prompts(self.batches, n))
 
     def outcome(
         self,
@@ -274,8 +273,7 @@ class _EdgesAhead:
     metric: Metric
 
     def first(self, n: int) -> _EdgesAhead:
-        kept = (batch.where(lambda index: index < n) for batch in self.batches)
-        return replace(self, batches=tuple(batch for batch in kept if len(batch)))
+        return replace(self, batches=first_prompts(self.batches, n))
 
     def job(self, name: str, rows: Mapping[Ablation, int]) -> _Job:
         """rows: ablation -> how many circuits are asked about."""

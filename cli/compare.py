@@ -109,23 +109,11 @@ def _show_pair(found: Comparison) -> None:
 
 
 def _show_pairs(found: Sequence[Comparison]) -> None:
-    from cli.comparison_words import ratio
+    from cli.comparison_words import pair_cells
     from cli.render import note, table
-    from cli.wording import p_value
 
     columns = ("first", "second", "of", "shared", "Jaccard", "chance", "p")
-    rows = [
-        (
-            entry.first,
-            entry.second,
-            f"{entry.granularity}s",
-            f"{entry.overlap.shared}/{entry.union}",
-            ratio(entry.overlap.jaccard),
-            ratio(entry.within.jaccard),
-            p_value(entry.within.p_value),
-        )
-        for entry in sorted(found, key=lambda entry: -(entry.overlap.jaccard or 0.0))
-    ]
+    rows = [pair_cells(entry) for entry in sorted(found, key=lambda entry: -(entry.overlap.jaccard or 0.0))]
     table(columns, rows[:_SHOWN], numeric=columns[3:])
     if len(rows) > _SHOWN:
         note(f"{len(rows) - _SHOWN:,} pairs of less overlap follow in overlap.csv (--output) and --json.")

@@ -25,6 +25,19 @@ NULLS = {
 }
 
 
+def pair_cells(found: Comparison) -> tuple[str, ...]:
+    """What tables say of two circuits: who, of what, shared, Jaccard, chance, p."""
+    return (
+        found.first,
+        found.second,
+        f"{found.granularity}s",
+        f"{found.overlap.shared}/{found.union}",
+        ratio(found.overlap.jaccard),
+        ratio(found.within.jaccard),
+        p_value(found.within.p_value),
+    )
+
+
 def ratio(value: float | None) -> str:
     return "undefined" if value is None else number(value)
 

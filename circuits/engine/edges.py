@@ -12,7 +12,7 @@ Sources: path patching between nodes as in Wang et al. 2022 (IOI) and Conmy et a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.engine.cuts import Cut, Rows, legal_edges
 from circuits.engine.exact import ExactRun
 from circuits.engine.forward import Attention, mlp
 from circuits.engine.weights import Affine
@@ -29,34 +30,7 @@ from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered
 
-Cut = Bool[Tensor, "row source reader"]
-"""True where an edge carries what the donor's source writes; see Graph.sources and Graph.readers."""
-
 FLOAT = 4
-
-
-def cut_masks(graph: Graph, cuts: Iterable[Iterable[str]]) -> Cut:
-    """One row a set of edge names: True at those. Raises CircuitError for a name that is no edge of the model."""
-    listed = [list(cut) for cut in cuts]
-    graph.require_edges(edge for edges in listed for edge in edges)
-    mask = torch.zeros(len(listed), len(graph.sources), len(graph.readers), dtype=torch.bool)
-    at = [(row, *graph.places[edge]) for row, edges in enumerate(listed) for edge in edges]
-    if at:
-        mask[tuple(torch.tensor(at).T)] = True
-    return mask
-
-
-def kept_masks(graph: Graph, circuits: Iterable[Iterable[str]]) -> Cut:
-    """One row a circuit, given as the edges that it keeps: all other legal edges are cut."""
-    return legal_edges(graph) & ~cut_masks(graph, circuits)
-
-
-def legal_edges(graph: Graph) -> Bool[Tensor, "source reader"]:
-    """Where an edge matrix has an edge."""
-    legal = torch.zeros(len(graph.sources), len(graph.readers), dtype=torch.bool)
-    places = torch.tensor(list(graph.places.values()))
-    legal[places[:, 0], places[:, 1]] = True
-    return legal
 
 
 class EdgeRun:
@@ -93,7 +67,7 @@ class EdgeRun:
     def _rows(self, cut: Cut, layer: int, readout: Readout) -> Outcome:
         if layer > self.graph.n_layers:
             return reordered(self.unpatched(readout), (torch.zeros(len(cut), dtype=torch.long),))
-        rows = Rows(self, cut)
+        rows = Rows(cut, self.legal)
         held, each = self._prompt_bytes(rows, layer)
         each += 3 * FLOAT * self.weights.vocab_size * readout.reads_vocabulary
         run = self.run
@@ -107,7 +81,7 @@ class EdgeRun:
             at_once = max(1, (room - n * held) // (n * each))
 
             def work(chunk: slice) -> Outcome:
-                return some.of_residual(self.weights, climb.final(Rows(self, cut[chunk])))
+                return some.of_residual(self.weights, climb.final(Rows(cut[chunk], self.legal)))
 
             return concatenate(in_chunks(len(cut), at_once, work), 0)
 
@@ -132,37 +106,6 @@ class EdgeRun:
 def stage_of(node: Node) -> int:
     """When a node reads: attention of layer n at 2n, its MLP at 2n + 1."""
     return 2 * node.layer + (node.kind == "mlp")
-
-
-class Rows:
-    """Rows of cuts, and what is asked of them at every layer."""
-
-    def __init__(self, edges: EdgeRun, cut: Cut) -> None:
-        self.cut, self.legal = cut, edges.legal
-
-    def __len__(self) -> int:
-        return len(self.cut)
-
-    @cached_property
-    def touched(self) -> Bool[Tensor, "row reader"]:
-        """Where anything is cut."""
-        return self.cut.any(1)
-
-    @cached_property
-    def mostly(self) -> Bool[Tensor, "row reader"]:
-        """Where more is cut than kept."""
-        return 2 * self.cut.sum(1, dtype=torch.int32) > self.legal.sum(0)
-
-    @cached_property
-    def severed(self) -> Bool[Tensor, "row reader"]:
-        """Where nothing is kept: what is read there is the donor's."""
-        return self.touched & ~(self.legal & ~self.cut).any(1)
-
-    @cached_property
-    def wanted(self) -> Bool[Tensor, "source"]:
-        """Sources of which donor minus own is asked for somewhere."""
-        differing = torch.where(self.mostly[:, None], self.legal & ~self.cut, self.cut)
-        return (differing & ~self.severed[:, None]).any(0).any(1)
 
 
 class Changes(NamedTuple):
@@ -315,7 +258,7 @@ class Climb:
             return own
         return torch.where(severed[:, None, None, None].to(self.device), given, own)
 
-    @property
+    @cached_property
     def _heads_alone(self) -> Bool[Tensor, "source"]:
         return torch.tensor([name[0] == "a" for name in self.graph.sources])
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.engine.edges import Changes, Climb, EdgeRun, Inputs, Rows, stage_of
+from circuits.engine.cuts import Rows
+from circuits.engine.edges import Changes, Climb, EdgeRun, Inputs, stage_of
 from circuits.engine.exact import ExactRun
 from circuits.engine.forward import mlp
 from circuits.graph import Graph
@@ -70,7 +71,7 @@ class PathRun:
         return in_chunks(len(senders), at_once, work)
 
     def _nothing_cut(self, n_rows: int) -> Rows:
-        return Rows(self.edges, torch.zeros(n_rows, *self.edges.legal.shape, dtype=torch.bool))
+        return Rows(torch.zeros(n_rows, *self.edges.legal.shape, dtype=torch.bool), self.edges.legal)
 
     def streams(self, senders: Sequence[str], where: Where = None) -> Streams:
         """What the senders' change adds to the stream at every stage that they feed, all heads frozen."""

@@ -10,6 +10,7 @@ Source: ours; the softmax of queries and keys as in AtP*'s QK fix (Kramár et al
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -68,20 +69,20 @@ class _Receivers:
         yield from torch.cat([effects, missing]).permute(2, 1, 0)
 
 
-class _Receiver:
-    """One place where streams are read. numbers: held at once for each row."""
+@runtime_checkable
+class _Receiver(Protocol):
+    """One place where streams are read."""
 
     def numbers(self) -> int:
-        raise NotImplementedError
+        """Of fp32, at work on a row."""
 
     def effects(
         self, changes: Float[Tensor, "row prompt column d_model"]
     ) -> Float[Tensor, "row prompt reader"]:
         """On the metric, where what is read changes by this."""
-        raise NotImplementedError
 
 
-class _Heads(_Receiver):
+class _Heads:
     """q of every head, k and v of every group."""
 
     def __init__(self, all_: _Receivers, layer: int) -> None:
@@ -129,7 +130,7 @@ class _Heads(_Receiver):
         return moved.view(prompts, kv_heads, rows, self.n_queries, -1).sum(3).permute(2, 0, 1, 3)
 
 
-class _Mlp(_Receiver):
+class _Mlp:
     def __init__(self, all_: _Receivers, layer: int) -> None:
         self.layer = all_.weights.layers[layer]
         slope, streams = all_.mlp_slopes[layer], all_.base.between
@@ -147,7 +148,7 @@ class _Mlp(_Receiver):
         return (torch.einsum("rpch,pch->rp", within, self.to_hidden) - self.own)[..., None]
 
 
-class _Logits(_Receiver):
+class _Logits:
     def __init__(self, all_: _Receivers) -> None:
         self.weights, self.readout = all_.weights, all_.ends.readout
         self.stream = all_.base.after[None, :, -1]

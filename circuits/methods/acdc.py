@@ -27,7 +27,7 @@ from torch import Tensor
 from circuits.circuit import edge_circuit, ends
 from circuits.edge_patches import EdgeBench
 from circuits.edge_scores import edge_scores
-from circuits.engine.edges import Cut
+from circuits.engine.cuts import Cut
 from circuits.graph import LOGITS, Graph
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model

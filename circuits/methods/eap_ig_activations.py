@@ -18,19 +18,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from circuits.edge_attribution import Rule, points_of, scores_by_gradient
+from circuits.edge_attribution import PathOptions, Rule, scores_by_gradient
 from circuits.engine.linear_edges import output_path_edges
-from circuits.methods.method import Method, Options, Problem
+from circuits.methods.method import Method, Problem
 from circuits.model import Model
 from circuits.rehearsal import rehearsed
 from circuits.scores import Scores
 from circuits.work import Workload
 
 
-class OutputPathOptions(Options):
-    steps: int = Field(
-        5, ge=1, description="points of the way at which gradients are taken; trapezoid: one more"
-    )
+class OutputPathOptions(PathOptions):
     rule: Rule = Field(
         "right",
         description="right, as published: to the clean end, without the corrupt one; or left, midpoint, trapezoid",
@@ -42,8 +39,9 @@ def score(model: Model, problem: Problem, options: OutputPathOptions) -> Scores:
 
     Raises ModelError where the engine does not cover the model.
     """
-    points = points_of(options.rule, options.steps)
-    return scores_by_gradient(METHOD.name, model, problem, options, points=points, path=output_path_edges)
+    return scores_by_gradient(
+        METHOD.name, model, problem, options, points=options.points, path=output_path_edges
+    )
 
 
 def work(model: Model, problem: Problem, options: OutputPathOptions) -> Workload:

@@ -16,17 +16,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from circuits.edge_attribution import Rule, gradient_work, points_of, scores_by_gradient
-from circuits.methods.method import Method, Options, Problem
+from circuits.edge_attribution import PathOptions, Rule, gradient_work, scores_by_gradient
+from circuits.methods.method import Method, Problem
 from circuits.model import Model
 from circuits.scores import Scores
 from circuits.work import Workload
 
 
-class InputPathOptions(Options):
-    steps: int = Field(
-        5, ge=1, description="points of the way at which gradients are taken; trapezoid: one more"
-    )
+class InputPathOptions(PathOptions):
     rule: Rule = Field(
         "left",
         description="left, as published: from the corrupt end, without the clean one; or right, midpoint, trapezoid",
@@ -38,13 +35,12 @@ def score(model: Model, problem: Problem, options: InputPathOptions) -> Scores:
 
     Raises ModelError where the engine does not cover the model.
     """
-    points = points_of(options.rule, options.steps)
-    return scores_by_gradient(METHOD.name, model, problem, options, points=points)
+    return scores_by_gradient(METHOD.name, model, problem, options, points=options.points)
 
 
 def work(model: Model, problem: Problem, options: InputPathOptions) -> Workload:
     """The passes there and back, and the products in which sources and readers meet."""
-    return gradient_work(METHOD.name, model, problem, points=points_of(options.rule, options.steps))
+    return gradient_work(METHOD.name, model, problem, points=options.points)
 
 
 METHOD = Method(

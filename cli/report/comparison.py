@@ -11,13 +11,13 @@ from cli.comparison_words import (
     NULLS,
     listed,
     overlap_words,
+    pair_cells,
     ranking_words,
-    ratio,
     reference_words,
     share_words,
 )
 from cli.report.markdown import table
-from cli.wording import number, p_value
+from cli.wording import number
 
 _NODES, _EDGES = 200, 40
 """Names in a list; overlap.json holds them all."""
@@ -58,13 +58,7 @@ def overview(found: Sequence[Comparison]) -> str:
 def _row(found: Comparison) -> tuple[str, ...]:
     ranking = found.ranking
     return (
-        found.first,
-        found.second,
-        f"{found.granularity}s",
-        f"{found.overlap.shared}/{found.union}",
-        ratio(found.overlap.jaccard),
-        ratio(found.within.jaccard),
-        p_value(found.within.p_value),
+        *pair_cells(found),
         "" if ranking is None else number(ranking.rank_correlation.value),
         "" if ranking is None else number(ranking.rank_biased_overlap.value),
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from circuits.batches import Batch
-from circuits.engine.edges import EdgeRun, cut_masks, kept_masks, legal_edges
+from circuits.engine.cuts import cut_masks, kept_masks, legal_edges
+from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.engine.forward import Attention, mlp
 from circuits.engine.inputs import InputPatches, part_names

@@ -17,7 +17,8 @@ from torch import Tensor
 from circuits.attribution import prompt_bytes
 from circuits.batches import make_batches
 from circuits.edge_attribution import points_of
-from circuits.engine.edges import EdgeRun, cut_masks, legal_edges
+from circuits.engine.cuts import cut_masks, legal_edges
+from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.engine.linear_edges import OWN_RUN, Ends, embedding_path_edges, output_path_edges
 from circuits.engine.receiver_edges import receiver_edges
