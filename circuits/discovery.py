@@ -20,8 +20,9 @@ from jaxtyping import Float
 from circuits.audit import Audit, verify
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
+from circuits.comparison.overlap import PairOverlap, pairwise_overlaps
 from circuits.errors import PromptError
-from circuits.evaluation import (
+from circuits.evaluation.faithfulness import (
     Ablation,
     Baseline,
     Bench,
@@ -36,7 +37,6 @@ from circuits.graph import Graph
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import metric_named
 from circuits.model import Model
-from circuits.overlap import PairOverlap, pairwise_overlaps
 from circuits.precision import Rounding, rounding
 from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair

@@ -19,7 +19,7 @@ from circuits.batches import Batch, first_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
-from circuits.evaluation import (
+from circuits.evaluation.faithfulness import (
     BAND_PROMPTS,
     Ablation,
     Baseline,
@@ -196,7 +196,7 @@ def _jobs(
 
 @dataclass(frozen=True)
 class _Ahead:
-    """A bench (see circuits.evaluation.Bench) that counts."""
+    """A bench (see circuits.evaluation.faithfulness.Bench) that counts."""
 
     model: Model
     batches: tuple[Batch, ...]

@@ -12,7 +12,7 @@ import typer
 from cli.guard import guarded
 
 if TYPE_CHECKING:
-    from circuits.gates import Gate
+    from circuits.comparison.gates import Gate
 
 FAILED = 1
 
@@ -50,8 +50,8 @@ def check(
 
     [bold]circuit check runs/agreed runs/today --min-faithfulness 0.8 --max-drift 0.05 --json[/bold]
     """
-    from circuits.comparison import read_sides
-    from circuits.gates import Limits, check_gates
+    from circuits.comparison.gates import Limits, check_gates
+    from circuits.comparison.sides import read_sides
 
     limits = Limits(min_overlap, min_faithfulness, max_drift)
     sides = read_sides((baseline, run), method)

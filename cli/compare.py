@@ -11,7 +11,7 @@ import typer
 from cli.guard import guarded
 
 if TYPE_CHECKING:
-    from circuits.comparison import Comparison
+    from circuits.comparison.pairwise import Comparison
 
 _SHOWN = 30
 """Pairs in the terminal's table; files hold them all."""
@@ -49,9 +49,9 @@ def compare(
 
     [bold]circuit compare runs/ioi-gpt2 --reference papers.json:ioi_wang2022[/bold]
     """
-    from circuits.comparison import compare as compared
-    from circuits.comparison import granularities, notes, read_sides
-    from circuits.references import match_reference, read_reference
+    from circuits.comparison.pairwise import compare as compared
+    from circuits.comparison.references import match_reference, read_reference
+    from circuits.comparison.sides import granularities, notes, read_sides
     from circuits.runs import check_output
     from cli.comparison_output import RECORD, comparison_record, write_comparison
 

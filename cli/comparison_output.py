@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from circuits.comparison import Comparison, Side
-    from circuits.references import ReferenceMatch
+    from circuits.comparison.pairwise import Comparison
+    from circuits.comparison.references import ReferenceMatch
+    from circuits.comparison.sides import Side
 
 RECORD = "overlap.json"
 """By which a comparison's folder is known."""
@@ -31,8 +32,8 @@ def comparison_record(
     seed: int,
 ) -> dict[str, Any]:
     """overlap.json. The names of edges stand in it for two runs alone: a thousand pairs have too many."""
-    from circuits.comparison import PERMUTATIONS, REDRAWS
-    from circuits.rank_overlap import PERSISTENCE
+    from circuits.comparison.pairwise import PERMUTATIONS, REDRAWS
+    from circuits.comparison.rank_overlap import PERSISTENCE
 
     return {
         "format_version": FORMAT_VERSION,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from cli.wording import number, p_value
 
 if TYPE_CHECKING:
-    from circuits.comparison import Comparison
-    from circuits.overlap import Overlap
-    from circuits.rank_overlap import AgainstShuffles
-    from circuits.references import ReferenceMatch
+    from circuits.comparison.overlap import Overlap
+    from circuits.comparison.pairwise import Comparison
+    from circuits.comparison.rank_overlap import AgainstShuffles
+    from circuits.comparison.references import ReferenceMatch
 
 NULLS = {
     "within": "Random circuits that keep as many nodes of each layer and kind (heads, MLP), or as many edges of each "

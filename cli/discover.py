@@ -14,7 +14,7 @@ from cli.guard import guarded
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Plan
-    from circuits.evaluation import Baseline
+    from circuits.evaluation.faithfulness import Baseline
     from circuits.methods.method import Method, Options
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress

@@ -11,10 +11,10 @@ import typer
 from cli.guard import guarded
 
 if TYPE_CHECKING:
-    from circuits.evaluation import Ablation, Baseline
+    from circuits.evaluation.faithfulness import Ablation, Baseline
+    from circuits.evaluation.run_evaluation import Judged, PromptSet
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
-    from circuits.run_evaluation import Judged, PromptSet
     from circuits.runs import RunFolder
 
 RECORD = "evaluation.md"
@@ -75,8 +75,8 @@ def evaluate(
 
     [bold]circuit evaluate runs/ioi-plain-4l --method activation-patching --task arithmetic --ablation mean[/bold]
     """
+    from circuits.evaluation.run_evaluation import check_parts
     from circuits.memory import parse_bytes
-    from circuits.run_evaluation import check_parts
     from circuits.runs import read_run
     from cli.render import progress
 
@@ -157,7 +157,7 @@ def evaluated(
     same: bool = True,
 ) -> Done:
     """Judges the circuits of a run in `model` and writes the folder. same: whether it is the run's own model."""
-    from circuits.run_evaluation import Asked, evaluate_run
+    from circuits.evaluation.run_evaluation import Asked, evaluate_run
     from cli.evaluation_output import evaluation_record, write_evaluation
 
     start = time.perf_counter()
@@ -172,7 +172,7 @@ def evaluated(
 
 def _methods(run: RunFolder, wanted: list[str] | None) -> tuple[str, ...]:
     from circuits.errors import UnknownNameError
-    from circuits.recorded import recorded_methods
+    from circuits.evaluation.recorded import recorded_methods
 
     known = recorded_methods(run)
     for name in wanted or ():
@@ -183,7 +183,7 @@ def _methods(run: RunFolder, wanted: list[str] | None) -> tuple[str, ...]:
 
 def _ablations(names: list[str]) -> tuple[Ablation, ...]:
     from circuits.errors import UnknownNameError
-    from circuits.run_evaluation import ALL_ABLATIONS
+    from circuits.evaluation.run_evaluation import ALL_ABLATIONS
 
     for name in names:
         if name not in ALL_ABLATIONS:
@@ -239,7 +239,7 @@ def _prompts(
 ) -> tuple[PromptSet, tuple[PromptSet, ...]]:
     """The run's own judged prompts, and as many of each other task; the first task's where the run has none."""
     from circuits.errors import RunFolderError
-    from circuits.run_evaluation import own_prompts
+    from circuits.evaluation.run_evaluation import own_prompts
 
     own = own_prompts(run, pairs)
     if own is None and not tasks:
@@ -252,7 +252,7 @@ def _prompts(
 def _drawn(run: RunFolder, model: BridgeModel, name: str, n: int | None, seed: int) -> PromptSet:
     """Prompts of a built-in task, without those that the run was discovered on."""
     from circuits.errors import PromptError
-    from circuits.run_evaluation import PromptSet, prompts_of
+    from circuits.evaluation.run_evaluation import PromptSet, prompts_of
     from cli.prompt_source import sample_task
     from tasks import TASKS
 

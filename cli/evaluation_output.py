@@ -11,10 +11,10 @@ from circuits.records import write_json, write_text
 from circuits.runs import writing_run
 
 if TYPE_CHECKING:
-    from circuits.appraisal import Appraisal
-    from circuits.evaluation import Baseline
+    from circuits.evaluation.appraisal import Appraisal
+    from circuits.evaluation.faithfulness import Baseline
+    from circuits.evaluation.run_evaluation import Asked, Judged
     from circuits.models.bridge import BridgeModel
-    from circuits.run_evaluation import Asked, Judged
     from circuits.runs import RunFolder
 
 RECORD = "evaluation.md"

@@ -19,9 +19,9 @@ from cli.render import say, table, warning
 from cli.wording import baseline_line, number, unsolved_warning
 
 if TYPE_CHECKING:
-    from circuits.appraisal import Appraisal
-    from circuits.evaluation import Baseline
-    from circuits.run_evaluation import Judged
+    from circuits.evaluation.appraisal import Appraisal
+    from circuits.evaluation.faithfulness import Baseline
+    from circuits.evaluation.run_evaluation import Judged
 
 
 def show_evaluation(

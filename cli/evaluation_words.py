@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from cli.wording import chance_words, estimate, number, p_value
 
 if TYPE_CHECKING:
-    from circuits.appraisal import Appraisal
-    from circuits.completeness import Completeness, Knockout
-    from circuits.curves import Curves
-    from circuits.minimality import Minimality
-    from circuits.run_evaluation import Judged, Redrawn
+    from circuits.evaluation.appraisal import Appraisal
+    from circuits.evaluation.completeness import Completeness, Knockout
+    from circuits.evaluation.curves import Curves
+    from circuits.evaluation.minimality import Minimality
+    from circuits.evaluation.run_evaluation import Judged, Redrawn
 
 REFUSED = (
     "Faithfulness under one ablation, granularity, component set, set of token positions, direction or "
@@ -89,7 +89,7 @@ def stability_words(redrawn: Redrawn) -> str:
     found = redrawn.stability
     if found is None:
         return f"Stability is not known: {redrawn.note}."
-    from circuits.stability import BAR
+    from circuits.evaluation.stability import BAR
 
     side = "above" if found.stable else "below"
     return (

@@ -253,7 +253,7 @@ def _circuit_edges(found: Discovery, finding: Finding) -> Iterator[dict[str, obj
 
 def evaluation_record(found: Discovery) -> dict[str, Any]:
     """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
-    from circuits.evaluation import six_things
+    from circuits.evaluation.faithfulness import six_things
 
     prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
     return {

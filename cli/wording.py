@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from circuits.audit import Agreement, Audit
     from circuits.discovery import Discovery, Finding
-    from circuits.evaluation import Baseline, Estimate, Verdict
+    from circuits.evaluation.faithfulness import Baseline, Estimate, Verdict
 
 
 def number(value: float, digits: int = 2) -> str:

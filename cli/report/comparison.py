@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from circuits.comparison import Comparison
-from circuits.references import ReferenceMatch
+from circuits.comparison.pairwise import Comparison
+from circuits.comparison.references import ReferenceMatch
 from cli.comparison_words import (
     NULLS,
     listed,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from circuits.curves import SHARES, Curve, Curves
-from circuits.run_evaluation import Judged
-from circuits.stability import BAR
+from circuits.evaluation.curves import SHARES, Curve, Curves
+from circuits.evaluation.run_evaluation import Judged
+from circuits.evaluation.stability import BAR
 from cli.report.figure import INK, PALE, axes_at, blank, paper_style
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from circuits.appraisal import Appraisal
-from circuits.completeness import CANDIDATES, STEPS, Completeness
-from circuits.curves import Curves
-from circuits.evaluation import Baseline
-from circuits.hypotheses import EPSILON, PERMUTATIONS
-from circuits.minimality import ALPHA, QUANTILE, Minimality
-from circuits.run_evaluation import Judged
-from circuits.stability import BAR
+from circuits.evaluation.appraisal import Appraisal
+from circuits.evaluation.completeness import CANDIDATES, STEPS, Completeness
+from circuits.evaluation.curves import Curves
+from circuits.evaluation.faithfulness import Baseline
+from circuits.evaluation.hypotheses import EPSILON, PERMUTATIONS
+from circuits.evaluation.minimality import ALPHA, QUANTILE, Minimality
+from circuits.evaluation.run_evaluation import Judged
+from circuits.evaluation.stability import BAR
 from cli.evaluation_words import (
     REFUSED,
     completeness_words,

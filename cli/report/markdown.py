@@ -68,7 +68,9 @@ def _pictures(found: Discovery) -> Iterator[str]:
 
 
 def _judgement(found: Discovery) -> Iterator[str]:
-    from circuits.evaluation import six_things  # brings torch, which a comparison's tables do without
+    from circuits.evaluation.faithfulness import (
+        six_things,  # brings torch, which a comparison's tables do without
+    )
 
     yield "## Judged on prompts that nothing was found on"
     rows = [

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from circuits.comparison import Comparison
+from circuits.comparison.pairwise import Comparison
 from circuits.statistics import adjust_pvalues
 from cli.report.figure import axes_at, blank, colour_bar, ink_on, paper_style
 

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from circuits.batches import make_batches
-from circuits.curves import measured, sizes
 from circuits.edge_selection import greedy_order
-from circuits.evaluation import Bench, donor_maker, edge_bench
+from circuits.evaluation.curves import measured, sizes
+from circuits.evaluation.faithfulness import Bench, donor_maker, edge_bench
 from circuits.metrics import logit_difference
 from circuits.models.bridge import load_model
 from circuits.scores import Scores

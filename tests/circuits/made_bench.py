@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from fake_model import Bare
 
-from circuits.evaluation import Bench
+from circuits.evaluation.faithfulness import Bench
 from circuits.graph import Graph
 from circuits.interventions import zero_donor
 from circuits.metrics import logit_difference

@@ -14,7 +14,7 @@ from tiny_models import prompt_pairs
 from circuits.circuit import Circuit
 from circuits.discovery import Plan, discover, match, split
 from circuits.errors import PromptError, UnknownNameError
-from circuits.evaluation import Baseline
+from circuits.evaluation.faithfulness import Baseline
 from circuits.methods import METHODS
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
@@ -119,7 +119,7 @@ def test_the_judged_half_changes_no_score_and_no_choice(gpt2: BridgeModel) -> No
 
 def test_the_smallest_rule_reads_faithfulness_off_the_discovery_half(gpt2: BridgeModel) -> None:
     from circuits.batches import make_batches
-    from circuits.evaluation import bench
+    from circuits.evaluation.faithfulness import bench
     from circuits.metrics import logit_difference
 
     found = discover(

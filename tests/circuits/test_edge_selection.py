@@ -13,7 +13,7 @@ from test_edges import MakeProblem, Tiny
 
 from circuits.circuit import edge_circuit
 from circuits.edge_selection import connected, greedy_order
-from circuits.evaluation import Bench, donor_maker, edge_bench, judge, random_edge_circuits
+from circuits.evaluation.faithfulness import Bench, donor_maker, edge_bench, judge, random_edge_circuits
 from circuits.graph import Graph
 from circuits.metrics import logit_difference
 from circuits.scores import Scores

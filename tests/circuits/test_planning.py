@@ -20,7 +20,7 @@ from circuits.discovery import Plan, discover
 from circuits.engine import products
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError, ModelError
-from circuits.evaluation import Bench
+from circuits.evaluation.faithfulness import Bench
 from circuits.interventions import Donor
 from circuits.methods import METHODS
 from circuits.methods.method import Problem

@@ -180,8 +180,8 @@ def test_a_circuit_of_edges_is_judged_and_a_needless_edge_found(
 
 def test_another_draw_of_the_same_task_holds_no_prompt_that_was_discovered_on(made: Path) -> None:
     """With the run's own seed, half of what is drawn was discovered on."""
+    from circuits.evaluation.run_evaluation import prompts_of
     from circuits.models.bridge import load_model
-    from circuits.run_evaluation import prompts_of
     from cli.evaluate import _drawn
 
     held = read_run(made)

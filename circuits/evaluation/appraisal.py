@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuits.circuit import Circuit
-from circuits.completeness import Completeness, completeness
-from circuits.curves import Curves, curves
 from circuits.errors import CircuitError
-from circuits.evaluation import Bench, Verdict, judge, require_finite, six_things
-from circuits.hypotheses import HypothesisTest, hypothesis_tests
-from circuits.minimality import Minimality, minimality
+from circuits.evaluation.completeness import Completeness, completeness
+from circuits.evaluation.curves import Curves, curves
+from circuits.evaluation.faithfulness import Bench, Verdict, judge, require_finite, six_things
+from circuits.evaluation.hypotheses import HypothesisTest, hypothesis_tests
+from circuits.evaluation.minimality import Minimality, minimality
 from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import bootstrap_interval

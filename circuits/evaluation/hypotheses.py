@@ -19,9 +19,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuits.circuit import Circuit
-from circuits.curves import measured
-from circuits.evaluation import Bench, random_circuits, random_edge_circuits
-from circuits.minimality import ALPHA, QUANTILE, binomial_tails
+from circuits.evaluation.curves import measured
+from circuits.evaluation.faithfulness import Bench, random_circuits, random_edge_circuits
+from circuits.evaluation.minimality import ALPHA, QUANTILE, binomial_tails
 from circuits.progress import Progress, silent
 
 EPSILON, N_RANDOM, PERMUTATIONS = 0.1, 100, 2000

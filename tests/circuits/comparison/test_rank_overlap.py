@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from circuits.rank_overlap import Ranked, agreement_figures, rank_agreements, ranked
-from circuits.structured_null import shuffles
+from circuits.comparison.rank_overlap import Ranked, agreement_figures, rank_agreements, ranked
+from circuits.comparison.structured_null import shuffles
 
 vectors = st.lists(st.floats(-9, 9).map(lambda x: round(x, 3)), min_size=6, max_size=6).map(np.array)
 

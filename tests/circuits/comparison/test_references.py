@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from circuits.circuit import Circuit
-from circuits.comparison import Side
+from circuits.comparison.references import match_reference, read_reference
+from circuits.comparison.sides import Side
 from circuits.errors import CircuitError, UnknownNameError
 from circuits.graph import Graph
-from circuits.references import match_reference, read_reference
 from circuits.scored_circuit import ScoredCircuit
 
 GRAPH = Graph(3, 4, 4)

@@ -10,10 +10,10 @@ from made_bench import made_bench
 from test_edges import MakeProblem, Tiny
 
 from circuits.batches import Batch
-from circuits.curves import SHARES, area, curves, measured, nested, ranked, sizes
 from circuits.edge_selection import connected
 from circuits.errors import CircuitError
-from circuits.evaluation import Bench, donor_maker, edge_bench, ratio_estimate
+from circuits.evaluation.curves import SHARES, area, curves, measured, nested, ranked, sizes
+from circuits.evaluation.faithfulness import Bench, donor_maker, edge_bench, ratio_estimate
 from circuits.graph import Graph
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel

@@ -9,10 +9,10 @@ from test_edges import MakeProblem, Tiny
 
 from circuits.circuit import Circuit, edge_circuit
 from circuits.edge_selection import connected
-from circuits.evaluation import Bench, donor_maker, edge_bench
+from circuits.evaluation.faithfulness import Bench, donor_maker, edge_bench
+from circuits.evaluation.minimality import _out_edges, binomial_tails, minimality, random_path
 from circuits.graph import Graph
 from circuits.metrics import logit_difference
-from circuits.minimality import _out_edges, binomial_tails, minimality, random_path
 
 GRAPH = Graph(3, 4, 4)
 PROMPTS = np.array([1.0, 2.0, 3.0])

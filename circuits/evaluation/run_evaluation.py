@@ -13,11 +13,20 @@ from itertools import product
 
 import numpy as np
 
-from circuits.appraisal import PARTS, Appraisal, appraise, require_difference, require_numbers
 from circuits.batches import Batch, make_batches
 from circuits.discovery import ABLATIONS
 from circuits.errors import CircuitError, RunFolderError
-from circuits.evaluation import Ablation, Baseline, Bench, baseline, bench, edge_bench
+from circuits.evaluation.appraisal import PARTS, Appraisal, appraise, require_difference, require_numbers
+from circuits.evaluation.faithfulness import (
+    Ablation,
+    Baseline,
+    Bench,
+    baseline,
+    bench,
+    edge_bench,
+)
+from circuits.evaluation.recorded import Recorded, recorded
+from circuits.evaluation.stability import Stability, stability
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import metric_named
@@ -25,10 +34,8 @@ from circuits.model import Model
 from circuits.patching import require_engine
 from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair
-from circuits.recorded import Recorded, recorded
 from circuits.runs import RunFolder
 from circuits.scores import Scores
-from circuits.stability import Stability, stability
 
 ALL_ABLATIONS: tuple[Ablation, ...] = (*ABLATIONS, "zero")
 ALL_PARTS = (*PARTS, "stability")

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuits.circuit import Circuit, ends
-from circuits.curves import measured
-from circuits.evaluation import Bench, Estimate, ratio_estimate
+from circuits.evaluation.curves import measured
+from circuits.evaluation.faithfulness import Bench, Estimate, ratio_estimate
 from circuits.graph import INPUT, LOGITS, Graph
 from circuits.progress import Progress, silent
 

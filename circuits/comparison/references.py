@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from circuits.comparison import Side, marks_of
+from circuits.comparison.pairwise import marks_of
+from circuits.comparison.sides import Side
+from circuits.comparison.structured_null import StructuredChance, node_strata, structured_chance
 from circuits.errors import CircuitError, UnknownNameError
 from circuits.records import read_json
 from circuits.statistics import auroc, f1, precision, true_positive_rate
-from circuits.structured_null import StructuredChance, node_strata, structured_chance
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from circuits.circuit import Circuit
-from circuits.curves import Measured, measured
-from circuits.evaluation import Bench, Estimate, ratio_estimate
+from circuits.evaluation.curves import Measured, measured
+from circuits.evaluation.faithfulness import Bench, Estimate, ratio_estimate
 from circuits.progress import Progress, silent
 from circuits.statistics import resampled_means
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from circuits.comparison import Side, granularities, jaccard
+from circuits.comparison.pairwise import jaccard
+from circuits.comparison.sides import Side, granularities
 from circuits.errors import CircuitError
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from circuits.edge_selection import connected
-from circuits.evaluation import Bench, Estimate, require_scale
+from circuits.evaluation.faithfulness import Bench, Estimate, require_scale
 from circuits.progress import Progress, silent
 from circuits.scores import Scores
 from circuits.statistics import resampled_means

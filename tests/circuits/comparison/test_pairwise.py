@@ -12,9 +12,10 @@ import pytest
 from made_runs import edge_scores, made_run, node_scores
 
 from circuits.circuit import Circuit, edge_circuit
-from circuits.comparison import Comparison, Side, compare, granularities, jaccard, notes, read_sides
+from circuits.comparison.gates import Limits, check_gates
+from circuits.comparison.pairwise import Comparison, compare, jaccard
+from circuits.comparison.sides import Side, granularities, notes, read_sides
 from circuits.errors import CircuitError, RunFolderError
-from circuits.gates import Limits, check_gates
 from circuits.graph import Graph
 from circuits.scored_circuit import Measured, ScoredCircuit
 
@@ -204,6 +205,6 @@ def test_runs_are_read_under_names_of_their_own(tmp_path: Path) -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, circuits.comparison, circuits.gates; sys.exit('torch' in sys.modules)"
+    code = "import sys, circuits.comparison.pairwise, circuits.comparison.gates; sys.exit('torch' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -7,10 +7,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from circuits.comparison.overlap import chance_jaccard
+from circuits.evaluation.stability import pairwise_jaccard, stability
 from circuits.graph import Graph
-from circuits.overlap import chance_jaccard
 from circuits.scores import Scores
-from circuits.stability import pairwise_jaccard, stability
 
 GRAPH = Graph(4, 8, 8)
 

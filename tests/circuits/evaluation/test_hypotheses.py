@@ -8,14 +8,14 @@ from made_bench import made_bench
 from scipy import stats
 
 from circuits.circuit import Circuit
-from circuits.graph import Graph
-from circuits.hypotheses import (
+from circuits.evaluation.hypotheses import (
     equivalence,
     hypothesis_tests,
     independence,
     partial_necessity,
     sufficiency,
 )
+from circuits.graph import Graph
 
 TRIALS = 300
 

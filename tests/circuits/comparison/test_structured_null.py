@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuits.graph import Graph
-from circuits.structured_null import (
+from circuits.comparison.structured_null import (
     edge_strata,
     node_strata,
     permutation_pvalue,
     shuffles,
     structured_chance,
 )
+from circuits.graph import Graph
 
 STRATA = np.array([0, 0, 0, 1, 1, 1, 1, 2])
 masks = st.lists(st.booleans(), min_size=8, max_size=8).map(np.array)

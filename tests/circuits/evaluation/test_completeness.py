@@ -8,8 +8,8 @@ from made_bench import made_bench
 from test_edges import MakeProblem, Tiny
 
 from circuits.circuit import Circuit, edge_circuit
-from circuits.completeness import completeness
-from circuits.evaluation import Bench, donor_maker, edge_bench
+from circuits.evaluation.completeness import completeness
+from circuits.evaluation.faithfulness import Bench, donor_maker, edge_bench
 from circuits.graph import Graph
 from circuits.metrics import logit_difference
 

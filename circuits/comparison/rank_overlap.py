@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from circuits.structured_null import permutation_pvalue
+from circuits.comparison.structured_null import permutation_pvalue
 
 PERSISTENCE = 0.9
 

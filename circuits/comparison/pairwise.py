@@ -12,44 +12,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from circuits.circuit import ends
-from circuits.errors import CircuitError, RunFolderError
-from circuits.exchange.run_folder import UNKNOWN_MODEL, circuit_of_run
-from circuits.graph import Graph
-from circuits.overlap import Overlap, overlap_of_sizes
-from circuits.rank_overlap import RankAgreement, Ranked, rank_agreements, ranked
-from circuits.runs import read_run
-from circuits.scored_circuit import Measured, ScoredCircuit
-from circuits.structured_null import StructuredChance, edge_strata, node_strata, shuffles, structured_chance
+from circuits.comparison.overlap import Overlap, overlap_of_sizes
+from circuits.comparison.rank_overlap import RankAgreement, Ranked, rank_agreements, ranked
+from circuits.comparison.sides import Granularity, Side, kept_names, scored_names
+from circuits.comparison.structured_null import (
+    StructuredChance,
+    edge_strata,
+    node_strata,
+    shuffles,
+    structured_chance,
+)
+from circuits.errors import CircuitError
+from circuits.scored_circuit import Measured
 
-Granularity = Literal["node", "edge"]
 PERMUTATIONS = 199
 REDRAWS = 200
-
-
-@dataclass(frozen=True)
-class Side:
-    """One circuit to compare. faithfulness: what its run measured, by ablation; empty where nothing was."""
-
-    name: str
-    scored: ScoredCircuit
-    task: str
-    format_version: int
-    faithfulness: Mapping[str, float]
-
-    @property
-    def model(self) -> str:
-        return self.scored.model or UNKNOWN_MODEL
-
-    @property
-    def method(self) -> str:
-        return self.scored.circuit.method
 
 
 @dataclass(frozen=True)
@@ -91,112 +72,6 @@ class Comparison:
         return len(self.shared) + len(self.only_first) + len(self.only_second)
 
 
-# What is compared
-
-
-def read_side(run: str, method: str | None = None) -> Side:
-    """The circuit of RUN, or of RUN:METHOD; `method` where neither the run nor its name says which.
-
-    Raises CircuitError where there is no run, it has no such circuit, or nothing in it is scored.
-    """
-    path, chosen = Path(run), method
-    if not path.exists() and ":" in run:
-        before, _, after = run.rpartition(":")
-        path, chosen = Path(before), after
-    held = read_run(path)
-    scored = circuit_of_run(held, chosen)
-    name = path.absolute().name + (f":{chosen}" if chosen and chosen != method else "")
-    if not scored.scores and not scored.edges:
-        raise CircuitError(
-            f"{run} holds no scores for its circuit, so what else it might have kept is unknown, and with it the "
-            "chance level. Import a file that has scores, or discover the circuit here."
-        )
-    entry = next(e for e in held.circuit["circuits"] if e["method"] == scored.circuit.method)
-    config = held.run.get("config") or {}
-    return Side(
-        name, scored, str(config.get("task", "")), held.run["format_version"], _faithfulness(path, entry)
-    )
-
-
-def _faithfulness(path: Path, entry: Mapping[str, object]) -> dict[str, float]:
-    try:
-        verdicts = entry.get("evaluation") or ()
-        found = {str(v["ablation"]): v["faithfulness"]["value"] for v in verdicts}  # type: ignore[attr-defined]
-    except (KeyError, TypeError) as problem:
-        what = f"{path / 'circuit.json'} is damaged: its evaluation lacks {problem}"
-        raise RunFolderError(f"{what}. Make the run again.") from problem
-    return {ablation: float(value) for ablation, value in found.items() if value is not None}
-
-
-def read_sides(runs: Sequence[str], method: str | None = None) -> tuple[Side, ...]:
-    """The circuits of `runs`, each under a name of its own."""
-    sides = [read_side(run, method) for run in runs]
-    names = [side.name for side in sides]
-    if len(set(names)) < len(names):
-        names = [f"{i}:{name}" for i, name in enumerate(names, start=1)]
-    return tuple(
-        Side(name, s.scored, s.task, s.format_version, s.faithfulness)
-        for name, s in zip(names, sides, strict=True)
-    )
-
-
-def granularities(sides: Sequence[Side], nodes_only: bool = False) -> tuple[Granularity, ...]:
-    """At what granularities the circuits can be compared.
-
-    Raises CircuitError for fewer than two, for formats or shapes of model that differ, and for nodes against edges
-    where `nodes_only` does not say that the nodes are meant that the edges touch.
-    """
-    if len(sides) < 2:
-        raise CircuitError("There is one run only: a comparison takes two or more.")
-    for side in sides[1:]:
-        _require_alike(sides[0], side, nodes_only)
-    return ("node",) if nodes_only or sides[0].scored.granularity == "node" else ("node", "edge")
-
-
-def _require_alike(first: Side, second: Side, nodes_only: bool) -> None:
-    a, b = first.scored, second.scored
-    if first.format_version != second.format_version:
-        versions = f"{first.format_version} and {second.format_version}"
-        raise RunFolderError(
-            f"{first.name} and {second.name} have format versions {versions}. Make the older run again."
-        )
-    if a.graph != b.graph:
-        raise CircuitError(
-            f"{first.name} is of a model of {_shape(a.graph)}, {second.name} of one of {_shape(b.graph)}: head "
-            "9.6 of one is nothing in the other. Compare runs of models of one shape."
-        )
-    if a.granularity != b.granularity and not nodes_only:
-        raise CircuitError(
-            f"{first.name} keeps {a.granularity}s and {second.name} keeps {b.granularity}s. Pass --nodes to compare "
-            "nodes with the nodes that the edges touch, or make both runs of one kind."
-        )
-
-
-def _shape(graph: Graph) -> str:
-    kv = f" ({graph.n_kv_heads} kv)" if graph.n_kv_heads != graph.n_heads else ""
-    return f"{graph.n_layers} layers x {graph.n_heads} heads{kv}{', parallel' * graph.parallel}"
-
-
-def notes(sides: Sequence[Side], kinds: Sequence[Granularity]) -> tuple[str, ...]:
-    """What the reader should know before trusting a figure."""
-    found = []
-    models = sorted({side.model for side in sides})
-    if len(models) > 1:
-        found.append(
-            f"The models differ ({', '.join(models)}) and have one shape: components are matched by index, which "
-            "means something for checkpoints of one model, and little for models trained apart."
-        )
-    if any(len({frozenset(_scored_names(side, kind)) for side in sides}) > 1 for kind in kinds):
-        found.append(
-            "Not all methods score the same components (some may score heads alone): each pair is compared on those "
-            "that both score."
-        )
-    return tuple(found)
-
-
-# How it is compared
-
-
 @dataclass(frozen=True)
 class Marks:
     """A circuit over all names of a graph, in its order: what is kept, what is scored; NaN for what is not."""
@@ -205,16 +80,6 @@ class Marks:
     scored: Bool[np.ndarray, " item"]
     scores: Float[np.ndarray, " item"]
     errors: Float[np.ndarray, " item"]
-
-
-def _scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
-    """What the method looked at. Methods that score edges look at the nodes that those touch."""
-    scored = side.scored
-    if granularity == "edge":
-        return scored.edges
-    if scored.granularity == "node":
-        return scored.scores
-    return {node for edge in (*scored.edges, *(scored.circuit.edges or ())) for node in ends(edge)}
 
 
 def marks_of(side: Side, granularity: Granularity) -> Marks:
@@ -230,7 +95,10 @@ def marks_of(side: Side, granularity: Granularity) -> Marks:
             scores[place[name]] = score
             errors[place[name]] = error if error is not None and chosen_by else np.nan
     return Marks(
-        _mask(_kept(side, granularity), place), _mask(_scored_names(side, granularity), place), scores, errors
+        _mask(kept_names(side, granularity), place),
+        _mask(scored_names(side, granularity), place),
+        scores,
+        errors,
     )
 
 
@@ -267,15 +135,10 @@ def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> l
 
 def jaccard(first: Side, second: Side, granularity: Granularity) -> float:
     """Their Jaccard alone, on what both score; 1 for two empty circuits: nothing differs."""
-    a, b = (set(_kept(side, granularity)) for side in (first, second))
-    universe = set(_scored_names(first, granularity)) & set(_scored_names(second, granularity))
+    a, b = (set(kept_names(side, granularity)) for side in (first, second))
+    universe = set(scored_names(first, granularity)) & set(scored_names(second, granularity))
     either = (a | b) & universe
     return len(a & b & universe) / len(either) if either else 1.0
-
-
-def _kept(side: Side, granularity: Granularity) -> tuple[str, ...]:
-    circuit = side.scored.circuit
-    return circuit.edges or () if granularity == "edge" else circuit.nodes
 
 
 def _universe(

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from circuits.circuit import ends
+from circuits.comparison.overlap import shared_distribution
 from circuits.graph import Graph
-from circuits.overlap import shared_distribution
 
 _CELLS = 4_000_000
 """Of shuffled indices that are held at once."""

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.circuit import Circuit
+from circuits.comparison.overlap import chance_jaccard, hypergeometric_pvalue, overlap, pairwise_overlaps
 from circuits.errors import CircuitError
-from circuits.overlap import chance_jaccard, hypergeometric_pvalue, overlap, pairwise_overlaps
 from circuits.scores import Scores
 
 UNIVERSE = "abcdefgh"

@@ -11,7 +11,7 @@ from tiny_models import prompt_pairs
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
-from circuits.evaluation import (
+from circuits.evaluation.faithfulness import (
     Bench,
     baseline,
     bench,

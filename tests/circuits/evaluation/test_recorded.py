@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from made_bench import made_bench
 
-from circuits.appraisal import require_difference, require_numbers
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError, RunFolderError, UnknownNameError
+from circuits.evaluation.appraisal import require_difference, require_numbers
+from circuits.evaluation.recorded import recorded, recorded_methods
+from circuits.evaluation.run_evaluation import own_prompts, prompts_of
 from circuits.graph import Graph
-from circuits.recorded import recorded, recorded_methods
-from circuits.run_evaluation import own_prompts, prompts_of
 from circuits.runs import RunFolder
 
 GRAPH = Graph(2, 4, 2)

@@ -1,0 +1,1 @@
+"""Circuits of run folders compared: what they share, against chance; no model is needed."""

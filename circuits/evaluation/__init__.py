@@ -1,0 +1,1 @@
+"""Circuits judged on prompts that nothing was found on: faithfulness, completeness, minimality, tests."""
