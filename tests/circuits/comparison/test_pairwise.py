@@ -206,5 +206,5 @@ def test_runs_are_read_under_names_of_their_own(tmp_path: Path) -> None:
 
 def test_no_torch_is_needed() -> None:
     code = "import sys, circuits.comparison.pairwise, circuits.comparison.gates; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
