@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import typer
 from cli.config import use_config
 from cli.evaluate import Place, Wanted, checked_folder, evaluated
 from cli.guard import guarded
+from cli.run_model import Loader
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Plan
@@ -139,18 +140,12 @@ def discover(
 
     with progress(quiet=json) as show:
         ready = prepared(options, show)
-        from circuits.discovery import discover as run_discovery
-        from cli.run_output import summary, write_run
-
-        found = run_discovery(
-            ready.model,
-            ready.drawn.pairs,
-            ready.plan,
-            show,
-            lambda b: _state_baseline(ready.model, b, ready.drawn, json),
+        found = discovered(
+            ready, show, lambda b: _state_baseline(ready.model, b, ready.drawn, json), force=force
         )
-        write_run(ready.folder, found, ready.model, ready.drawn, force=force)
         done = _evaluated(ready, Place(ready.evaluation, force), show) if ready.evaluation else None
+    from cli.run_output import summary
+
     brief = summary(found, ready.drawn, ready.folder)
     _report(found, ready.folder, brief | ({"evaluation": done.record} if done else {}), json)
     if done and ready.evaluation and not json:
@@ -176,8 +171,23 @@ class Ready(NamedTuple):
     evaluation: Path | None
 
 
-def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
-    """What the options of `circuit discover` ask for: all checked, the model loaded, the prompts drawn."""
+def discovered(
+    ready: Ready, show: Progress, on_baseline: Callable[[Baseline], None], *, force: bool = False
+) -> Discovery:
+    """Discovers, and writes the run folder. on_baseline: told first how the model does."""
+    from circuits.discovery import discover as run_discovery
+    from cli.run_output import write_run
+
+    found = run_discovery(ready.model, ready.drawn.pairs, ready.plan, show, on_baseline)
+    write_run(ready.folder, found, ready.model, ready.drawn, force=force)
+    return found
+
+
+def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = None) -> Ready:
+    """What the options of `circuit discover` ask for: all checked, the model loaded, the prompts drawn.
+
+    load: what loads a model; None: anew each time.
+    """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
     from cli.prompt_source import draw_prompts, own_prompts
@@ -198,7 +208,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     from circuits.models.bridge import load_model
 
     show("loading the model", 0, 1)
-    model = load_model(source, device=options["device"], dtype=options["dtype"], memory=memory)
+    model = (load or load_model)(source, device=options["device"], dtype=options["dtype"], memory=memory)
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.guard import guarded
+from cli.run_model import model_of_run
 
 if TYPE_CHECKING:
     from circuits.evaluation.faithfulness import Ablation, Baseline
@@ -90,7 +91,7 @@ def evaluate(
     )
     room = None if memory is None else parse_bytes(memory)
     with progress(quiet=json) as show:
-        loaded, same = _model(held, model, device, dtype, room, show)
+        loaded, same = model_of_run(held, model, device, dtype, room, show)
         place = Place(folder, force)
         done = evaluated(
             held, loaded, wanted, place, show, seed=seed, pairs=pairs, batch_size=batch_size, same=same
@@ -199,39 +200,6 @@ def _tasks(names: list[str]) -> tuple[str, ...]:
         if name not in TASKS.names():
             raise UnknownNameError("task", name, TASKS.names())
     return tuple(dict.fromkeys(names))
-
-
-def _model(
-    run: RunFolder, name: str | None, device: str, dtype: str | None, memory: int | None, show: Progress
-) -> tuple[BridgeModel, bool]:
-    """The model to judge in, and whether it is the one that the run scored."""
-    from circuits.errors import ModelError
-    from circuits.models.bridge import load_model
-    from circuits.models.source import find_model, weights_hash
-
-    config, known = run.run.get("config") or {}, run.run.get("model") or {}
-    wanted = name or config.get("model") or known.get("name") or (run.circuit.get("model") or {}).get("name")
-    if not wanted:
-        raise ModelError(f"{run.path} names no model. Say which with --model.")
-    try:
-        source = find_model(str(wanted))
-    except ModelError as problem:
-        if name:
-            raise
-        raise ModelError(
-            f"The model of {run.path} cannot be found; say where it is with --model. {problem}"
-        ) from None
-    show("loading the model", 0, 1)
-    kind = dtype or str(config.get("dtype", "float32"))
-    loaded = load_model(source, device=device, dtype=kind, memory=memory)
-    show("loading the model", 1, 1)
-    same = weights_hash(loaded.directory) == known.get("weights_sha256")
-    if not same and not name and "weights_sha256" in known:
-        raise ModelError(
-            f"{wanted} is no longer the model of {run.path}: its weights differ. Give --model {wanted} to judge the "
-            "circuits in it all the same."
-        )
-    return loaded, same
 
 
 def _prompts(

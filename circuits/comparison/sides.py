@@ -45,10 +45,7 @@ def read_side(run: str, method: str | None = None) -> Side:
 
     Raises CircuitError where there is no run, it has no such circuit, or nothing in it is scored.
     """
-    path, chosen = Path(run), method
-    if not path.exists() and ":" in run:
-        before, _, after = run.rpartition(":")
-        path, chosen = Path(before), after
+    path, chosen = run_and_method(run, method)
     held = read_run(path)
     scored = circuit_of_run(held, chosen)
     name = path.absolute().name + (f":{chosen}" if chosen and chosen != method else "")
@@ -62,6 +59,14 @@ def read_side(run: str, method: str | None = None) -> Side:
     return Side(
         name, scored, str(config.get("task", "")), held.run["format_version"], _faithfulness(path, entry)
     )
+
+
+def run_and_method(run: str, method: str | None = None) -> tuple[Path, str | None]:
+    """The folder of RUN, or of RUN:METHOD, and the method that is asked for; `method` where the name says none."""
+    if not Path(run).exists() and ":" in run:
+        before, _, after = run.rpartition(":")
+        return Path(before), after
+    return Path(run), method
 
 
 def _faithfulness(path: Path, entry: Mapping[str, object]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Transfer: each cell is the verdict of that circuit on those prompts; known circuits are at home where they belong."""
+"""Transfer: each cell is the verdict of that circuit on those prompts; known circuits are faithful at home."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""`circuit run`: many discoveries from one file, and what is made of them."""

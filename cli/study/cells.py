@@ -1,0 +1,126 @@
+"""The cells of a study: one discovery each, named by what it is and by all that its outcome depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import CircuitError
+from cli.study.spec import AXES, Axis, Study, Where
+
+VERSIONS = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
+"""Libraries whose version an outcome may depend on."""
+NO_MATTER = ("device", "memory", "batch_size")
+"""Options that change where and in what portions the work is done, and no figure."""
+FOR_EDGES = ("verify",)
+OF_METHOD = {"budget": "activation-patching"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """options: those of `circuit discover`, by the names of its parameters, without the four axes."""
+
+    task: str
+    model: str
+    method: str
+    seed: int
+    options: Mapping[str, Any]
+
+    @property
+    def place(self) -> dict[Axis, Any]:
+        return {axis: getattr(self, axis) for axis in AXES}
+
+    @property
+    def name(self) -> str:
+        """For people and folders: ioi-plain-4l-sae-0."""
+        return f"{self.task.replace('/', '-')}-{Path(self.model).name}-{self.method}-{self.seed}"
+
+    def discover_options(self) -> dict[str, Any]:
+        """Everything that `circuit discover` takes, but where the run goes."""
+        from cli.discover import discover
+
+        defaults = {p.name: p.default for p in inspect.signature(discover).parameters.values()}
+        task, _, form = self.task.partition("/")
+        axes = {"task": task, "form": form or None, "model": self.model, "method": [self.method]}
+        return defaults | dict(self.options) | axes | {"seed": self.seed}
+
+    def key(self, weights: str) -> str:
+        """A digest of all that the outcome depends on. weights: the hash of the model's."""
+        matters = {name: value for name, value in self.options.items() if name not in NO_MATTER}
+        place = {name: value for name, value in self.place.items() if name != "model"}
+        facts = [place, matters, weights, {name: version(name) for name in VERSIONS}]
+        return digest(facts)
+
+
+def digest(facts: object) -> str:
+    """Eight hexadecimal digits that stand for `facts`."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def cells(study: Study) -> tuple[Cell, ...]:
+    """In the order of the file, those of one model together. Raises CircuitError where none is left."""
+    matrix = study.matrix
+    places = [dict(zip(AXES, values, strict=True)) for values in product(*_axes(matrix))]
+    places = [place for place in places if not any(where.holds(place) for where in matrix.exclude)]
+    for where in matrix.include:
+        whole = [getattr(where, axis) or getattr(matrix, axis) for axis in AXES]
+        places += [dict(zip(AXES, values, strict=True)) for values in product(*whole)]
+    found = {tuple(place.values()): Cell(**place, options=_options(study, place)) for place in places}
+    if not found:
+        raise CircuitError("The matrix has no cell: `exclude` leaves out all of them.")
+    models = list(dict.fromkeys(cell.model for cell in found.values()))
+    return tuple(sorted(found.values(), key=lambda cell: models.index(cell.model)))
+
+
+def require_cells(study: Study, found: Sequence[Cell]) -> None:
+    """Raises CircuitError for every comparison and repair that has no cells to work on."""
+    problems = []
+    for n, compare in enumerate(study.compare, start=1):
+        if sum(compare.where.holds(cell.place) for cell in found) < 2:
+            problems.append(f"compare[{n}] finds fewer than two cells in the matrix: {_said(compare.where)}.")
+    for n, repair in enumerate(study.repair, start=1):
+        for kind, task in (("good", repair.good), ("bad", repair.bad)):
+            place = {"task": task, "model": repair.model, "method": repair.method, "seed": repair.seed}
+            if not any(cell.place == place for cell in found):
+                cell = ", ".join(map(str, place.values()))
+                problems.append(f"repair[{n}].{kind} is no cell of the matrix: {cell}. Include it there.")
+    if problems:
+        raise CircuitError("\n".join(problems))
+
+
+def _said(where: Where) -> str:
+    return str(where.model_dump(exclude_defaults=True)) if where != Where() else "it has one cell"
+
+
+def _axes(matrix: Any) -> list[tuple[Any, ...]]:
+    return [getattr(matrix, axis) for axis in AXES]
+
+
+def _options(study: Study, place: dict[Axis, Any]) -> dict[str, Any]:
+    """What is given for all cells, then what is given for some; without what is not for this method."""
+    given = study.options.given()
+    settings = list(study.options.settings)
+    for override in study.overrides:
+        if override.when.holds(place):
+            given |= override.given()
+            settings += override.settings
+    given.pop("settings", None)
+    mine = [setting for setting in settings if setting.startswith(f"{place['method']}.")]
+    return dict(_fitting(given, place["method"])) | ({"set_": mine} if mine else {})
+
+
+def _fitting(given: Mapping[str, Any], method: str) -> Iterator[tuple[str, Any]]:
+    from circuits.methods import METHODS
+
+    for name, value in given.items():
+        if name in FOR_EDGES and METHODS.load(method).granularity != "edge":
+            continue
+        if OF_METHOD.get(name, method) == method:
+            yield name, value

@@ -1,0 +1,151 @@
+"""The report of a study: an index of its runs, and the matrices over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from circuits.records import read_json
+from cli.comparison_output import RECORD as COMPARISON
+from cli.report.markdown import table
+from cli.report.overview import Panel
+from cli.wording import number, p_value
+
+Entry = Mapping[str, Any]
+
+
+def study_pictures(output: Path, record: Entry) -> Iterator[tuple[str, bytes]]:
+    """overview.png: a panel for each comparison of more than two runs."""
+    from cli.report.figure import png
+    from cli.report.overview import overview
+
+    panels = [panel(output, step) for step in _whole(record, "comparison") if len(step["cells"]) > 2]
+    # Panels stand side by side under one list of names.
+    alike = [p for p in panels if p.names == panels[0].names]
+    if alike:
+        yield "overview.png", png(overview(alike))
+
+
+def panel(output: Path, step: Entry) -> Panel:
+    """The figures of a comparison as matrices, in the order of its runs."""
+    held = read_json(output / step["folder"] / COMPARISON)
+    names = [run["name"] for run in held["runs"]]
+    place, n = {name: i for i, name in enumerate(names)}, len(names)
+    overlap, chance = np.eye(n), np.full((n, n), np.nan)
+    for entry in _finest(held):
+        i, j = place[entry["first"]], place[entry["second"]]
+        jaccard, expected = entry["overlap"]["jaccard"], entry["within"]["jaccard"]
+        overlap[i, j] = overlap[j, i] = np.nan if jaccard is None else jaccard
+        chance[i, j] = chance[j, i] = np.nan if expected is None else expected
+    fixed = [
+        str(step["about"][axis]) for axis in ("task", "model", "method", "seed") if axis in step["about"]
+    ]
+    title = "\n".join(Path(value).name for value in fixed if not value.isdigit())
+    journeys = held.get("transfer") or []
+    if not journeys:
+        return Panel(title, tuple(names), overlap, chance)
+    homes = {j["circuit"]: j["prompts"] for j in journeys if j["at_home"]}
+    faithfulness, random = np.full((n, n), np.nan), np.full((n, n), np.nan)
+    for j in journeys:
+        for name, home in homes.items():
+            if home == j["prompts"]:
+                at = place[j["circuit"]], place[name]
+                faithfulness[at], random[at] = j["faithfulness"], j["random_median"]
+    return Panel(title, tuple(names), overlap, chance, faithfulness, random)
+
+
+def _finest(held: Entry) -> list[Entry]:
+    """The pairs of a comparison: of edges where there are any, else of nodes."""
+    kinds = [entry["granularity"] for entry in held["comparisons"]]
+    wanted = "edge" if "edge" in kinds else kinds[0] if kinds else ""
+    return [entry for entry in held["comparisons"] if entry["granularity"] == wanted]
+
+
+def _whole(record: Entry, kind: str) -> list[Entry]:
+    return [step for step in record["steps"] if step["kind"] == kind and step["whole"]]
+
+
+def study_report(output: Path, record: Entry, pictures: Sequence[str]) -> str:
+    """The whole report as Markdown; what failed comes first."""
+    parts = [
+        f"# {record['title'] or output.name}",
+        *_failures(record),
+        *(f"![Overlap of circuits, and what each does on the others' tasks]({name})" for name in pictures),
+        "## Circuits",
+        _cells(record),
+        *(part for step in _whole(record, "comparison") for part in _comparison(output, step)),
+        *(part for step in _whole(record, "repair") for part in _repair(output, step)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _failures(record: Entry) -> Iterator[str]:
+    failed = [(e.get("name") or e["folder"], e["problem"]) for e in (*record["cells"], *record["steps"])]
+    failed = [(name, problem) for name, problem in failed if problem]
+    if failed:
+        yield "## What failed"
+        yield "\n".join(f"- **{name}**: {problem.strip().splitlines()[-1]}" for name, problem in failed)
+
+
+def _cells(record: Entry) -> str:
+    header = ("task", "model", "method", "seed", "keeps", "faithfulness", "random", "p")
+    return table(header, [_cell(entry) for entry in record["cells"]])
+
+
+def _cell(entry: Entry) -> tuple[str, ...]:
+    who = (f"[{entry['task']}]({entry['folder']}/report.md)", Path(entry["model"]).name, entry["method"])
+    if not entry["whole"]:
+        return (*who, str(entry["seed"]), "failed", "", "", "")
+    found = entry["faithfulness"]
+    return (
+        *who,
+        str(entry["seed"]),
+        f"{entry['kept']:,} {entry['granularity']}s",
+        f"{number(found['value'])} [{number(found['low'])}, {number(found['high'])}]",
+        number(entry["random_median"]),
+        p_value(entry["p_value"]),
+    )
+
+
+def _comparison(output: Path, step: Entry) -> Iterator[str]:
+    held, about = read_json(output / step["folder"] / COMPARISON), step["about"]
+    fixed = ", ".join(Path(str(about[axis])).name for axis in ("task", "model", "method") if axis in about)
+    yield f"## {' and '.join(about['between'])}: {fixed}"
+    pairs = [
+        (
+            f"{entry['first']}, {entry['second']}",
+            f"{entry['overlap']['shared']}/{entry['union']} {entry['granularity']}s",
+            _ratio(entry["overlap"]["jaccard"]),
+            _ratio(entry["within"]["jaccard"]),
+            p_value(entry["within"]["p_value"]),
+        )
+        for entry in held["comparisons"]
+    ]
+    yield table(("circuits", "shared", "Jaccard", "chance", "p"), pairs)
+    if held.get("transfer"):
+        yield _transfer(held["transfer"])
+    yield f"[Everything that was compared]({step['folder']}/report.md)"
+
+
+def _ratio(value: float | None) -> str:
+    return "undefined" if value is None else number(value)
+
+
+def _transfer(journeys: Sequence[Entry]) -> str:
+    """A row a circuit, a column a place; in brackets the median of random circuits of that size."""
+    columns = list(dict.fromkeys(j["prompts"] for j in journeys))
+    rows: dict[str, dict[str, str]] = {}
+    for j in journeys:
+        words = f"{number(j['faithfulness'])} ({number(j['random_median'])})"
+        rows.setdefault(j["circuit"], {})[j["prompts"]] = f"**{words}**" if j["at_home"] else words
+    cells = [(name, *(found.get(column, "") for column in columns)) for name, found in rows.items()]
+    return table(("faithfulness of, on", *columns), cells)
+
+
+def _repair(output: Path, step: Entry) -> Iterator[str]:
+    about = step["about"]
+    yield f"## Repair of {about['bad']} in {Path(about['model']).name}"
+    yield f"[What was done to which heads, and what it changed]({step['folder']}/report.md)"
