@@ -44,6 +44,12 @@ def compare(
             "models on the prompts of both runs), or auto: by index where the models have one shape.",
         ),
     ] = "auto",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the models are, once a run, for --align behaviour; as runs name them if not given."
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="Where models run, for --align behaviour; the same words as for discover.")
     ] = "cpu",
@@ -77,7 +83,7 @@ def compare(
     sides = read_sides(runs, method)
     matches = [match_reference(side, entry) for entry in known for side in sides]
     if matched_by(sides, align) == "behaviour":
-        by_behaviour = _aligned(sides, device, seed, json)
+        by_behaviour = _aligned(sides, model or (), device, seed, json)
         found, remarks = [by_behaviour.heads], aligned_notes(by_behaviour)
     else:
         kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
@@ -103,12 +109,14 @@ def compare(
         say(f"\nWritten to {output}: report.md, overlap.json, overlap.csv and pictures.")
 
 
-def _aligned(sides: Sequence[Side], device: str, seed: int, quiet: bool) -> AlignedComparison:
+def _aligned(
+    sides: Sequence[Side], models: Sequence[str], device: str, seed: int, quiet: bool
+) -> AlignedComparison:
     from cli.aligning import aligned
     from cli.render import progress
 
     with progress(quiet=quiet) as show:
-        return aligned((sides[0], sides[1]), device, seed, show)
+        return aligned((sides[0], sides[1]), models, device, seed, show)
 
 
 def _show_alignment(found: AlignedComparison) -> None:

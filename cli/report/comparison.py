@@ -96,8 +96,8 @@ def _alignment(found: AlignedComparison) -> Iterator[str]:
         f"Similarity is the mean of three parts: **roles** (1 - the distance of {len(whole.roles)} role scores: "
         f"{', '.join(whole.roles)}), **effects** (the identity coefficient of what patching the head takes off the "
         "metric, prompt by prompt, as a share of the whole difference; 1 means the same effect on every prompt, "
-        "below 0 opposite ones) and **depth** (1 - the distance of relative depths). **Margin** is similarity beyond the "
-        "best other partner, below zero where that one was given away; **stability** the share of redraws of the "
+        "below 0 opposite ones) and **depth** (1 - the distance of relative depths). **Margin** is similarity beyond "
+        "the best other partner, below zero where that one was given away; **stability** the share of redraws of the "
         "prompts in which the pair returns; **correlation** that of effects over prompts, whatever their size."
     )
     sentences = (alignment_words(whole), pair_words(found), without_effects_words(found))
