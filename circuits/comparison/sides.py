@@ -148,7 +148,8 @@ def notes(sides: Sequence[Side], kinds: Sequence[Granularity]) -> tuple[str, ...
     if len(models) > 1:
         found.append(
             f"The models differ ({', '.join(models)}) and have one shape: components are matched by index, which "
-            "means something for checkpoints of one model, and little for models trained apart."
+            "means something for checkpoints of one model, and little for models trained apart: for those, --align "
+            "behaviour matches heads by what they do."
         )
     if any(len({frozenset(scored_names(side, kind)) for side in sides}) > 1 for kind in kinds):
         found.append(

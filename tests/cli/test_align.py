@@ -172,3 +172,16 @@ def test_two_trained_models_of_unlike_shape(circuit: Invoke) -> None:
     assert len(record["alignment"]["unmatched_second"]) == 16
     assert pairs["a0.h0"]["second"] == "a0.h0"  # each model's one head that looks at the token before
     assert pairs["a0.h0"]["stability"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_model_and_what_it_became_by_more_training_align_by_index(circuit: Invoke) -> None:
+    """strict-4l was trained on from plain-4l, so that a head's own partner is known."""
+    for model in ("plain-4l", "strict-4l"):
+        words = ("discover", "ioi", "--model", model, *QUICK[:2], "--pairs", "60", "--output", model)
+        assert circuit(*words).exit_code == 0
+    alignment = _json(circuit("compare", "plain-4l", "strict-4l", "--align", "behaviour", "--json"))[
+        "alignment"
+    ]
+    assert sum(pair["first"] == pair["second"] for pair in alignment["pairs"]) >= 30
+    assert alignment["p_value"] < 0.01
