@@ -1,4 +1,5 @@
-"""`circuit compare`: how much circuits share, and how much chance would give; from run folders alone."""
+"""`circuit compare`: how much circuits share, and how much chance would give; from run folders alone, but where heads
+of models of different shape are to be aligned."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ import typer
 from cli.guard import guarded
 
 if TYPE_CHECKING:
+    from circuits.comparison.aligned import AlignedComparison
     from circuits.comparison.pairwise import Comparison
+    from circuits.comparison.sides import Side
 
 _SHOWN = 30
 """Pairs in the terminal's table; files hold them all."""
@@ -34,6 +37,22 @@ def compare(
         list[str] | None,
         typer.Option(help="A circuit that others report: a JSON file, or FILE:NAME; repeat for more."),
     ] = None,
+    align: Annotated[
+        str,
+        typer.Option(
+            help="How components are matched: index (by name), behaviour (heads by what they do, which runs both "
+            "models on the prompts of both runs), or auto: by index where the models have one shape.",
+        ),
+    ] = "auto",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where the models are, once a run, for --align behaviour; as runs name them if not given."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where models run, for --align behaviour; the same words as for discover.")
+    ] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seeds shuffles and redrawn circuits.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write; none if not given.")
@@ -41,31 +60,38 @@ def compare(
     force: Annotated[bool, typer.Option("--force", help="Replace the comparison that stands there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print overlap.json, and nothing else.")] = False,
 ) -> None:
-    """Compare circuits: what they share, by name, and how much of that chance would give.
+    """Compare circuits: what they share, and how much of that chance would give.
 
     [bold]circuit compare runs/ioi runs/colored-objects --output runs/overlap[/bold]
 
     [bold]circuit compare runs/ioi:activation-patching runs/ioi:sae[/bold]
 
     [bold]circuit compare runs/ioi-gpt2 --reference papers.json:ioi_wang2022[/bold]
+
+    [bold]circuit compare runs/ioi-plain-4l runs/ioi-plain-6l --output runs/aligned[/bold]
     """
     from circuits.comparison.pairwise import compare as compared
     from circuits.comparison.references import match_reference, read_reference
-    from circuits.comparison.sides import granularities, notes, read_sides
+    from circuits.comparison.sides import granularities, matched_by, notes, read_sides
     from circuits.runs import check_output
     from cli.comparison_output import RECORD, comparison_record, write_comparison
+    from cli.comparison_words import aligned_notes
 
     if output is not None:
         check_output(output, force, RECORD)
     known = [read_reference(text) for text in reference or ()]
     sides = read_sides(runs, method)
-    kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
-    found = [pair for kind in kinds for pair in compared(sides, kind, seed)]
     matches = [match_reference(side, entry) for entry in known for side in sides]
-    remarks = notes(sides, kinds)
-    record = comparison_record(sides, found, matches, remarks, seed)
+    if matched_by(sides, align) == "behaviour":
+        by_behaviour = _aligned(sides, model or (), device, seed, json)
+        found, remarks = [by_behaviour.heads], aligned_notes(by_behaviour)
+    else:
+        kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
+        by_behaviour, remarks = None, notes(sides, kinds)
+        found = [pair for kind in kinds for pair in compared(sides, kind, seed)]
+    record = comparison_record(sides, found, matches, remarks, seed, by_behaviour)
     if output is not None:
-        write_comparison(output, record, sides, found, matches, force=force)
+        write_comparison(output, record, sides, found, matches, by_behaviour, force=force)
     if json:
         from circuits.records import json_text
 
@@ -74,11 +100,32 @@ def compare(
     from cli.comparison_words import reference_words
     from cli.render import say
 
+    if by_behaviour:
+        _show_alignment(by_behaviour)
     _show(found, remarks, len(sides) == 2)
     for match in matches:
         say(reference_words(match))
     if output is not None:
         say(f"\nWritten to {output}: report.md, overlap.json, overlap.csv and pictures.")
+
+
+def _aligned(
+    sides: Sequence[Side], models: Sequence[str], device: str, seed: int, quiet: bool
+) -> AlignedComparison:
+    from cli.aligning import aligned
+    from cli.render import progress
+
+    with progress(quiet=quiet) as show:
+        return aligned((sides[0], sides[1]), models, device, seed, show)
+
+
+def _show_alignment(found: AlignedComparison) -> None:
+    from cli.comparison_words import alignment_words, pair_words, without_effects_words
+    from cli.render import say
+
+    say(alignment_words(found.alignment))
+    say(f"  {pair_words(found)}")
+    say(f"  {without_effects_words(found)}")
 
 
 def _show(found: Sequence[Comparison], remarks: Sequence[str], pair: bool) -> None:
@@ -100,7 +147,7 @@ def _show_pair(found: Comparison) -> None:
     say(overlap_words(found))
     say(f"  {share_words(found)}")
     say(f"  {ranking_words(found)}")
-    most = 30 if found.granularity == "node" else 5
+    most = 5 if found.granularity == "edge" else 30
     say(f"  both: {listed(found.shared, most)}")
     say(f"  {found.first} alone: {listed(found.only_first, most)}")
     say(f"  {found.second} alone: {listed(found.only_second, most)}")

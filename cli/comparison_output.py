@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from circuits.records import write_json, write_table, write_text
 from circuits.runs import writing_run
-from cli.comparison_words import NULLS
+from cli.comparison_words import ALIGNMENT_NULLS, NULLS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from circuits.comparison.aligned import AlignedComparison
     from circuits.comparison.pairwise import Comparison
     from circuits.comparison.references import ReferenceMatch
     from circuits.comparison.sides import Side
@@ -30,8 +31,12 @@ def comparison_record(
     matches: Sequence[ReferenceMatch],
     notes: Sequence[str],
     seed: int,
+    aligned: AlignedComparison | None = None,
 ) -> dict[str, Any]:
-    """overlap.json. The names of edges stand in it for two runs alone: a thousand pairs have too many."""
+    """overlap.json. aligned: None where components were matched by index.
+
+    The names of edges stand in it for two runs alone: a thousand pairs have too many.
+    """
     from circuits.comparison.pairwise import PERMUTATIONS, REDRAWS
     from circuits.comparison.rank_overlap import PERSISTENCE
 
@@ -43,9 +48,27 @@ def comparison_record(
         "permutations": PERMUTATIONS,
         "redraws": REDRAWS,
         "rank_biased_overlap_p": PERSISTENCE,
-        "nulls": NULLS,
+        "nulls": NULLS | (ALIGNMENT_NULLS if aligned else {}),
+        "alignment": _alignment(aligned) if aligned else {"by": "index"},
         "references": [asdict(match) for match in matches],
         "comparisons": [_pair(entry, entry.granularity == "node" or len(sides) == 2) for entry in found],
+    }
+
+
+def _alignment(found: AlignedComparison) -> dict[str, Any]:
+    from circuits.comparison.alignment import PERMUTATIONS, REDRAWS
+
+    return {
+        "by": "behaviour",
+        "permutations": PERMUTATIONS,
+        "redraws": REDRAWS,
+        **asdict(found.alignment),
+        "sure": found.alignment.sure,
+        "kept_without_partner": {
+            found.heads.first: found.alone_first,
+            found.heads.second: found.alone_second,
+        },
+        "without_effects": _pair(found.without_effects, True),
     }
 
 
@@ -100,40 +123,70 @@ def _row(found: Comparison) -> dict[str, object]:
     }
 
 
+def alignment_table(found: AlignedComparison) -> pd.DataFrame:
+    """alignment.csv: one row a pair of heads, and in which circuits it is."""
+    import pandas as pd
+
+    rows = pd.DataFrame([asdict(pair) for pair in found.alignment.pairs])
+    names = [f"{pair.first}~{pair.second}" for pair in found.alignment.pairs]
+    for side, alone in (("first", found.heads.only_first), ("second", found.heads.only_second)):
+        rows[f"in_{side}_circuit"] = [name in (*found.heads.shared, *alone) for name in names]
+    return rows
+
+
 def write_comparison(
     path: Path,
     record: Mapping[str, Any],
     sides: Sequence[Side],
     found: Sequence[Comparison],
     matches: Sequence[ReferenceMatch],
+    aligned: AlignedComparison | None = None,
     *,
     force: bool,
 ) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
     from cli.report.comparison import comparison_report
 
-    pictures = dict(_pictures(sides, found, matches))
-    report = comparison_report(record, found, matches, tuple(pictures))
+    pictures = dict(_pictures(sides, found, matches, aligned))
+    report = comparison_report(record, found, matches, tuple(pictures), aligned)
     with writing_run(path, force, RECORD) as folder:
         write_json(folder / RECORD, record)
         if found:
             write_table(folder / "overlap.csv", overlap_table(found))
+        if aligned:
+            write_table(folder / "alignment.csv", alignment_table(aligned))
         write_text(folder / "report.md", report)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
 
 
 def _pictures(
-    sides: Sequence[Side], found: Sequence[Comparison], matches: Sequence[ReferenceMatch]
+    sides: Sequence[Side],
+    found: Sequence[Comparison],
+    matches: Sequence[ReferenceMatch],
+    aligned: AlignedComparison | None,
 ) -> Iterator[tuple[str, bytes]]:
     from cli.report.figure import png, svg
 
     if len(sides) > 2:
         yield from _matrices(tuple(side.name for side in sides), found)
         return
-    picture = _two(*sides) if len(sides) == 2 else _with_reference(sides[0], matches[0])
-    yield "overlay.png", png(picture)
-    yield "overlay.svg", svg(picture)
+    if aligned:
+        name, picture = "alignment", _aligned(sides[0], sides[1], aligned)
+    else:
+        picture = _two(*sides) if len(sides) == 2 else _with_reference(sides[0], matches[0])
+        name = "overlay"
+    yield f"{name}.png", png(picture)
+    yield f"{name}.svg", svg(picture)
+
+
+def _aligned(first: Side, second: Side, found: AlignedComparison) -> Figure:
+    from cli.report.alignment import Column, alignment_picture
+
+    columns = (
+        Column(side.name, side.scored.graph, frozenset(side.scored.circuit.heads)) for side in (first, second)
+    )
+    return alignment_picture(next(columns), next(columns), found.alignment)
 
 
 def _matrices(names: tuple[str, ...], found: Sequence[Comparison]) -> Iterator[tuple[str, bytes]]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cli.wording import number, p_value
 
 if TYPE_CHECKING:
+    from circuits.comparison.aligned import AlignedComparison
+    from circuits.comparison.alignment import Alignment
     from circuits.comparison.overlap import Overlap
     from circuits.comparison.pairwise import Comparison
     from circuits.comparison.rank_overlap import AgainstShuffles
@@ -96,6 +98,70 @@ def _largest(found: Comparison) -> str:
 
 def _figure(figure: AgainstShuffles) -> str:
     return f"{number(figure.value)} (chance {number(figure.chance)}, p {_equals(figure.p_value)})"
+
+
+ALIGNMENT_NULLS = {
+    "alignment": "Best matchings of models whose heads swapped their effects within each layer: the same roles and "
+    "the same effects at the same depths, but whose role goes with which effects is chance. One-sided p with the +1 "
+    "correction.",
+    "within": "Random circuits that keep as many heads as the real ones do of the pairs that join any two layers; "
+    "exact. Chance levels and p-values of circuits are these where nothing else is said.",
+}
+"""Beside NULLS, or in their place, where heads were aligned."""
+
+
+def alignment_words(found: Alignment) -> str:
+    """How heads were matched, and whether that is more than chance."""
+    reach = f"{number(found.low, 3)} to {number(found.high, 3)}"
+    verdict = (
+        "above chance" if found.p_value <= 0.05 else "no better than chance, so no pair is to be relied on"
+    )
+    return (
+        f"Heads aligned by behaviour, on {found.n_prompts} prompts and {len(found.roles)} roles: {len(found.pairs)} "
+        f"pairs, mean similarity {number(found.similarity, 3)}, chance {number(found.chance, 3)} (95% {reach}), "
+        f"p {_equals(found.p_value)}: {verdict}"
+    )
+
+
+def pair_words(found: AlignedComparison) -> str:
+    """How sure the pairs are, and who has no partner."""
+    from circuits.comparison.alignment import SURE
+
+    whole, of = found.alignment, found.heads.overlap
+    sides = (
+        (found.heads.first, whole.unmatched_first, found.alone_first, of.first_size),
+        (found.heads.second, whole.unmatched_second, found.alone_second, of.second_size),
+    )
+    left = [
+        f"{len(heads)} heads of {name} have no partner, among them {len(kept)} of the {len(kept) + n} of its circuit "
+        f"({listed(kept, 10)})"
+        for name, heads, kept, n in sides
+        if heads
+    ]
+    stable = (
+        f"{whole.sure} of {len(whole.pairs)} pairs return in at least {SURE:.0%} of redraws of the prompts"
+    )
+    return "; ".join((stable, *left))
+
+
+def without_effects_words(found: AlignedComparison) -> str:
+    """The overlap where the alignment knows nothing of the task."""
+    return f"matched by roles and depth alone, without effects: {overlap_words(found.without_effects)}"
+
+
+def aligned_notes(found: AlignedComparison) -> tuple[str, ...]:
+    """What the reader should know before trusting a figure of aligned circuits."""
+    notes = [
+        "Heads are compared through an alignment. MLPs are left out: nothing but depth tells which is which.",
+        "Circuits are found by the effects of heads, and so in part is the alignment: the overlap without effects "
+        "has no such help.",
+    ]
+    if found.alignment.p_value > 0.05:
+        notes.append(
+            "The alignment is no better than chance: that two heads of these models are the same is not shown, and "
+            "what is shared through them says little."
+        )
+    return tuple(notes)
 
 
 def reference_words(found: ReferenceMatch) -> str:

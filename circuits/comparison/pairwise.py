@@ -81,6 +81,10 @@ class Marks:
     scores: Float[np.ndarray, " item"]
     errors: Float[np.ndarray, " item"]
 
+    def at(self, places: Sequence[int]) -> Marks:
+        """Over these items alone, in this order."""
+        return Marks(*(x[list(places)] for x in (self.kept, self.scored, self.scores, self.errors)))
+
 
 def marks_of(side: Side, granularity: Granularity) -> Marks:
     """What a side keeps and how it scores it, over all nodes or edges of its model."""
@@ -113,7 +117,17 @@ def compare(sides: Sequence[Side], granularity: Granularity, seed: int = 0) -> l
     graph = sides[0].scored.graph
     names = tuple(graph.places) if granularity == "edge" else graph.components
     strata = edge_strata(graph) if granularity == "edge" else node_strata(graph)
-    marks = {side.name: marks_of(side, granularity) for side in sides}
+    return compare_marks({s.name: marks_of(s, granularity) for s in sides}, names, strata, granularity, seed)
+
+
+def compare_marks(
+    marks: Mapping[str, Marks],
+    names: Sequence[str],
+    strata: Int[np.ndarray, " item"],
+    granularity: Granularity,
+    seed: int = 0,
+) -> list[Comparison]:
+    """The same for marks over `names`, by the names of their sides."""
     pairs = list(combinations(marks, 2))
     universes = {(a, b): _universe(a, b, marks, granularity) for a, b in pairs}
     rankings = _rankings(marks, universes, strata, seed)

@@ -7,29 +7,35 @@ is asked once, here, with a message that says what to do where they cannot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from circuits.circuit import ends
-from circuits.errors import CircuitError, RunFolderError
+from circuits.errors import CircuitError, RunFolderError, UnknownNameError
 from circuits.exchange.run_folder import UNKNOWN_MODEL, circuit_of_run
 from circuits.graph import Graph
 from circuits.runs import read_run
 from circuits.scored_circuit import ScoredCircuit
 
-Granularity = Literal["node", "edge"]
+Granularity = Literal["node", "edge", "head"]
+"""head: pairs of heads that an alignment matched."""
+Matched = Literal["index", "behaviour"]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One circuit to compare. faithfulness: what its run measured, by ablation; empty where nothing was."""
+    """One circuit to compare. faithfulness: what its run measured, by ablation; empty where nothing was.
+
+    path: its run folder.
+    """
 
     name: str
     scored: ScoredCircuit
     task: str
     format_version: int
     faithfulness: Mapping[str, float]
+    path: Path = Path()
 
     @property
     def model(self) -> str:
@@ -56,9 +62,8 @@ def read_side(run: str, method: str | None = None) -> Side:
         )
     entry = next(e for e in held.circuit["circuits"] if e["method"] == scored.circuit.method)
     config = held.run.get("config") or {}
-    return Side(
-        name, scored, str(config.get("task", "")), held.run["format_version"], _faithfulness(path, entry)
-    )
+    version, task = held.run["format_version"], str(config.get("task", ""))
+    return Side(name, scored, task, version, _faithfulness(path, entry), path)
 
 
 def run_and_method(run: str, method: str | None = None) -> tuple[Path, str | None]:
@@ -85,10 +90,7 @@ def read_sides(runs: Sequence[str], method: str | None = None) -> tuple[Side, ..
     names = [side.name for side in sides]
     if len(set(names)) < len(names):
         names = [f"{i}:{name}" for i, name in enumerate(names, start=1)]
-    return tuple(
-        Side(name, s.scored, s.task, s.format_version, s.faithfulness)
-        for name, s in zip(names, sides, strict=True)
-    )
+    return tuple(replace(side, name=name) for name, side in zip(names, sides, strict=True))
 
 
 def granularities(sides: Sequence[Side], nodes_only: bool = False) -> tuple[Granularity, ...]:
@@ -114,13 +116,29 @@ def _require_alike(first: Side, second: Side, nodes_only: bool) -> None:
     if a.graph != b.graph:
         raise CircuitError(
             f"{first.name} is of a model of {_shape(a.graph)}, {second.name} of one of {_shape(b.graph)}: head "
-            "9.6 of one is nothing in the other. Compare runs of models of one shape."
+            "9.6 of one is nothing in the other. `circuit compare` takes two such runs with --align behaviour, which "
+            "matches heads by what they do; by index, models have one shape."
         )
     if a.granularity != b.granularity and not nodes_only:
         raise CircuitError(
             f"{first.name} keeps {a.granularity}s and {second.name} keeps {b.granularity}s. Pass --nodes to compare "
             "nodes with the nodes that the edges touch, or make both runs of one kind."
         )
+
+
+def matched_by(sides: Sequence[Side], wanted: str) -> Matched:
+    """How components are matched: as `wanted`; auto means by index if all models have one shape, else by behaviour.
+
+    Raises CircuitError where it is none of auto, index and behaviour, or where behaviour meets other than two runs.
+    """
+    if wanted not in ("auto", "index", "behaviour"):
+        raise UnknownNameError("way to align", wanted, ("auto", "index", "behaviour"))
+    alike = all(side.scored.graph == sides[0].scored.graph for side in sides)
+    if wanted == "index" or (wanted == "auto" and (alike or len(sides) != 2)):
+        return "index"
+    if len(sides) != 2:
+        raise CircuitError(f"--align behaviour takes two runs, not {len(sides)}.")
+    return "behaviour"
 
 
 def _shape(graph: Graph) -> str:
@@ -135,7 +153,8 @@ def notes(sides: Sequence[Side], kinds: Sequence[Granularity]) -> tuple[str, ...
     if len(models) > 1:
         found.append(
             f"The models differ ({', '.join(models)}) and have one shape: components are matched by index, which "
-            "means something for checkpoints of one model, and little for models trained apart."
+            "means something for checkpoints of one model, and little for models trained apart: for those, --align "
+            "behaviour matches heads by what they do."
         )
     if any(len({frozenset(scored_names(side, kind)) for side in sides}) > 1 for kind in kinds):
         found.append(

@@ -52,6 +52,11 @@ def edge_strata(graph: Graph) -> Int[np.ndarray, " edge"]:
     )
 
 
+def pair_strata(first: Graph, second: Graph, matched: Iterable[tuple[str, str]]) -> Int[np.ndarray, " pair"]:
+    """The stratum of every matched pair of nodes: the layers that it joins."""
+    return _numbered((first.node(a).layer, second.node(b).layer) for a, b in matched)
+
+
 def _numbered(labels: Iterable[object]) -> Int[np.ndarray, " item"]:
     number: dict[object, int] = {}
     return np.array([number.setdefault(label, len(number)) for label in labels], dtype=np.int64)
