@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cli.run_model import Loader, model_of_run
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,28 +18,29 @@ if TYPE_CHECKING:
 
 
 def aligned(
-    sides: tuple[Side, Side], models: Sequence[str], device: str, seed: int, progress: Progress
+    sides: tuple[Side, Side],
+    models: Sequence[str | None],
+    device: str,
+    seed: int,
+    show: Progress,
+    load: Loader | None = None,
 ) -> AlignedComparison:
     """Loads both models, measures their heads on the judged prompts of both runs, aligns and compares.
 
-    models: where those of the runs are; as the runs name them where empty.
+    models: where those of the runs are; None for where the run says. load: what loads them.
     Raises CircuitError where a model or prompts are missing.
     """
     from circuits.comparison.aligned import compare_aligned
     from circuits.comparison.profiles import head_profiles, readable_by_all
-    from circuits.errors import CircuitError
     from circuits.runs import read_run
 
-    if len(models) not in (0, 2):
-        raise CircuitError("Give --model twice, once for each run and in their order, or not at all.")
     held = tuple(read_run(side.path) for side in sides)
     asked = _asked(held)
-    names = models or ("", "")
-    first, second = (_model(*found, device) for found in zip(held, sides, names, strict=True))
+    first, second = (_model(*found, device, show, load) for found in zip(held, sides, models, strict=True))
     sets = readable_by_all((first, second), asked)
     task = " and ".join(dict.fromkeys(side.task for side in sides))
     profiles = tuple(
-        head_profiles(model, sets, task=task, seed=seed, progress=progress) for model in (first, second)
+        head_profiles(model, sets, task=task, seed=seed, progress=show) for model in (first, second)
     )
     return compare_aligned(sides, (profiles[0], profiles[1]), seed)
 
@@ -57,28 +60,15 @@ def _asked(runs: tuple[RunFolder, ...]) -> tuple[Asked, ...]:
     return tuple(Asked(own.pairs, own.metric) for own in found)
 
 
-def _model(run: RunFolder, side: Side, where: str, device: str) -> BridgeModel:
-    """The model that the run was found in. where: its place, empty for the one that the run names."""
+def _model(
+    run: RunFolder, side: Side, name: str | None, device: str, show: Progress, load: Loader | None
+) -> BridgeModel:
+    """The model that the run was found in, and no other: circuits and heads must be of one."""
     from circuits.errors import ModelError
-    from circuits.models.bridge import load_model
-    from circuits.models.source import find_model, weights_hash
 
-    config = run.run.get("config") or {}
-    name = where or (side.scored.model and (config.get("model") or side.scored.model))
-    if not name:
-        raise ModelError(
-            f"{run.path} names no model, and heads are aligned by what they do. Say where both are with --model."
-        )
-    try:
-        source = find_model(str(name))
-    except ModelError as problem:
-        raise ModelError(
-            f"The model of {run.path} cannot be found; say where both are with --model, once a run. {problem}"
-        ) from None
-    known = (run.run.get("model") or {}).get("weights_sha256")
-    if known and known != weights_hash(source.directory):
+    model, same = model_of_run(run, name, device, None, None, show, load)
+    if name and not same and "weights_sha256" in (run.run.get("model") or {}):
         raise ModelError(f"{name} is not the model of {run.path}: its weights differ. Make the run again.")
-    model = load_model(source, device=device, dtype=str(config.get("dtype", "float32")))
     if model.graph != side.scored.graph:
         raise ModelError(f"{name} has another shape than the model of {run.path}. Make the run again.")
     return model

@@ -1,5 +1,5 @@
 """`circuit compare`: how much circuits share, and how much chance would give; from run folders alone, but where heads
-of models of different shape are to be aligned."""
+of models of different shape are to be aligned, or circuits to be tried on each other's tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cli.guard import guarded
 if TYPE_CHECKING:
     from circuits.comparison.aligned import AlignedComparison
     from circuits.comparison.pairwise import Comparison
-    from circuits.comparison.sides import Side
+    from circuits.evaluation.transfer import Journey
+    from cli.comparing import Compared
 
 _SHOWN = 30
 """Pairs in the terminal's table; files hold them all."""
@@ -47,11 +48,21 @@ def compare(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where the models are, once a run, for --align behaviour; as runs name them if not given."
+            help="Where the models are, once for all runs or for each, where any is needed; else as runs say."
         ),
     ] = None,
+    transfer: Annotated[
+        bool,
+        typer.Option(
+            "--transfer",
+            help="Also judge each circuit on the prompts of every run: whether what is shared does the same work.",
+        ),
+    ] = False,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="For --transfer: the first N judged prompts of each run.")
+    ] = None,
     device: Annotated[
-        str, typer.Option(help="Where models run, for --align behaviour; the same words as for discover.")
+        str, typer.Option(help="Where models run, where any are needed; the same words as for discover.")
     ] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seeds shuffles and redrawn circuits.")] = 0,
     output: Annotated[
@@ -69,54 +80,53 @@ def compare(
     [bold]circuit compare runs/ioi-gpt2 --reference papers.json:ioi_wang2022[/bold]
 
     [bold]circuit compare runs/ioi-plain-4l runs/ioi-plain-6l --output runs/aligned[/bold]
+
+    [bold]circuit compare runs/ioi runs/colored-objects runs/arithmetic --transfer[/bold]
     """
-    from circuits.comparison.pairwise import compare as compared
-    from circuits.comparison.references import match_reference, read_reference
-    from circuits.comparison.sides import granularities, matched_by, notes, read_sides
     from circuits.runs import check_output
-    from cli.comparison_output import RECORD, comparison_record, write_comparison
-    from cli.comparison_words import aligned_notes
+    from cli.comparing import Request, compared
+    from cli.comparison_output import RECORD
+    from cli.render import progress
 
     if output is not None:
         check_output(output, force, RECORD)
-    known = [read_reference(text) for text in reference or ()]
-    sides = read_sides(runs, method)
-    matches = [match_reference(side, entry) for entry in known for side in sides]
-    if matched_by(sides, align) == "behaviour":
-        by_behaviour = _aligned(sides, model or (), device, seed, json)
-        found, remarks = [by_behaviour.heads], aligned_notes(by_behaviour)
-    else:
-        kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
-        by_behaviour, remarks = None, notes(sides, kinds)
-        found = [pair for kind in kinds for pair in compared(sides, kind, seed)]
-    record = comparison_record(sides, found, matches, remarks, seed, by_behaviour)
+    request = Request(
+        tuple(runs),
+        method,
+        nodes,
+        tuple(reference or ()),
+        align,
+        transfer,
+        pairs,
+        tuple(model or ()),
+        device,
+        seed,
+    )
+    with progress(quiet=json) as show:
+        done = compared(request, show)
     if output is not None:
-        write_comparison(output, record, sides, found, matches, by_behaviour, force=force)
+        done.write(output, force=force)
     if json:
         from circuits.records import json_text
 
-        print(json_text(record), end="")
-        return
+        print(json_text(done.record), end="")
+    else:
+        _report(done, output)
+
+
+def _report(done: Compared, output: Path | None) -> None:
     from cli.comparison_words import reference_words
     from cli.render import say
 
-    if by_behaviour:
-        _show_alignment(by_behaviour)
-    _show(found, remarks, len(sides) == 2)
-    for match in matches:
+    if done.aligned:
+        _show_alignment(done.aligned)
+    _show(done.found, done.notes, len(done.sides) == 2)
+    for match in done.matches:
         say(reference_words(match))
+    if done.journeys:
+        _show_transfer(done.journeys)
     if output is not None:
         say(f"\nWritten to {output}: report.md, overlap.json, overlap.csv and pictures.")
-
-
-def _aligned(
-    sides: Sequence[Side], models: Sequence[str], device: str, seed: int, quiet: bool
-) -> AlignedComparison:
-    from cli.aligning import aligned
-    from cli.render import progress
-
-    with progress(quiet=quiet) as show:
-        return aligned((sides[0], sides[1]), models, device, seed, show)
 
 
 def _show_alignment(found: AlignedComparison) -> None:
@@ -126,6 +136,15 @@ def _show_alignment(found: AlignedComparison) -> None:
     say(alignment_words(found.alignment))
     say(f"  {pair_words(found)}")
     say(f"  {without_effects_words(found)}")
+
+
+def _show_transfer(journeys: Sequence[Journey]) -> None:
+    from cli.comparison_words import TRANSFER, transfer_rows
+    from cli.render import say, table
+
+    header, rows = transfer_rows(journeys)
+    say(f"\n{TRANSFER}")
+    table(header, rows, numeric=header[1:])
 
 
 def _show(found: Sequence[Comparison], remarks: Sequence[str], pair: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,39 +19,56 @@ if TYPE_CHECKING:
     from circuits.comparison.pairwise import Comparison
     from circuits.comparison.references import ReferenceMatch
     from circuits.comparison.sides import Side
+    from circuits.evaluation.transfer import Journey
+    from cli.comparing import Compared
 
 RECORD = "overlap.json"
 """By which a comparison's folder is known."""
 FORMAT_VERSION = 1
 
 
-def comparison_record(
-    sides: Sequence[Side],
-    found: Sequence[Comparison],
-    matches: Sequence[ReferenceMatch],
-    notes: Sequence[str],
-    seed: int,
-    aligned: AlignedComparison | None = None,
-) -> dict[str, Any]:
-    """overlap.json. aligned: None where components were matched by index.
-
-    The names of edges stand in it for two runs alone: a thousand pairs have too many.
-    """
+def comparison_record(done: Compared) -> dict[str, Any]:
+    """overlap.json. The names of edges stand in it for two runs alone: a thousand pairs have too many."""
     from circuits.comparison.pairwise import PERMUTATIONS, REDRAWS
     from circuits.comparison.rank_overlap import PERSISTENCE
 
-    return {
+    aligned, two = done.aligned, len(done.sides) == 2
+    record = {
         "format_version": FORMAT_VERSION,
-        "runs": [_side(side) for side in sides],
-        "notes": list(notes),
-        "seed": seed,
+        "runs": [_side(side) for side in done.sides],
+        "notes": list(done.notes),
+        "seed": done.request.seed,
         "permutations": PERMUTATIONS,
         "redraws": REDRAWS,
         "rank_biased_overlap_p": PERSISTENCE,
         "nulls": NULLS | (ALIGNMENT_NULLS if aligned else {}),
         "alignment": _alignment(aligned) if aligned else {"by": "index"},
-        "references": [asdict(match) for match in matches],
-        "comparisons": [_pair(entry, entry.granularity == "node" or len(sides) == 2) for entry in found],
+        "references": [asdict(match) for match in done.matches],
+        "comparisons": [_pair(entry, entry.granularity == "node" or two) for entry in done.found],
+    }
+    return record | ({"transfer": [_journey(j) for j in done.journeys]} if done.journeys else {})
+
+
+def _journey(journey: Journey) -> dict[str, Any]:
+    """A circuit on the prompts of a place: faithfulness, its interval, and what random circuits of its size reach."""
+    verdict = journey.verdict
+    return {
+        "circuit": journey.circuit,
+        "prompts": journey.place,
+        "at_home": journey.at_home,
+        "size": journey.size,
+        "n_prompts": verdict.n_prompts,
+        "ablation": verdict.ablation,
+        "faithfulness": verdict.faithfulness.value,
+        "low": verdict.faithfulness.low,
+        "high": verdict.faithfulness.high,
+        "random_low": verdict.random.low,
+        "random_median": verdict.random.median,
+        "random_high": verdict.random.high,
+        "p_value": verdict.random.p_value,
+        "preferred": verdict.preferred.value,
+        "everything": verdict.everything,
+        "nothing": verdict.nothing,
     }
 
 
@@ -134,47 +151,47 @@ def alignment_table(found: AlignedComparison) -> pd.DataFrame:
     return rows
 
 
-def write_comparison(
-    path: Path,
-    record: Mapping[str, Any],
-    sides: Sequence[Side],
-    found: Sequence[Comparison],
-    matches: Sequence[ReferenceMatch],
-    aligned: AlignedComparison | None = None,
-    *,
-    force: bool,
-) -> None:
+def write_comparison(path: Path, done: Compared, *, force: bool) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
     from cli.report.comparison import comparison_report
 
-    pictures = dict(_pictures(sides, found, matches, aligned))
-    report = comparison_report(record, found, matches, tuple(pictures), aligned)
+    record, pictures = done.record, dict(_pictures(done))
+    report = comparison_report(record, done, tuple(pictures))
     with writing_run(path, force, RECORD) as folder:
         write_json(folder / RECORD, record)
-        if found:
-            write_table(folder / "overlap.csv", overlap_table(found))
-        if aligned:
-            write_table(folder / "alignment.csv", alignment_table(aligned))
+        if done.found:
+            write_table(folder / "overlap.csv", overlap_table(done.found))
+        if done.aligned:
+            write_table(folder / "alignment.csv", alignment_table(done.aligned))
+        if done.journeys:
+            write_table(folder / "transfer.csv", transfer_table(done.journeys))
         write_text(folder / "report.md", report)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
 
 
-def _pictures(
-    sides: Sequence[Side],
-    found: Sequence[Comparison],
-    matches: Sequence[ReferenceMatch],
-    aligned: AlignedComparison | None,
-) -> Iterator[tuple[str, bytes]]:
+def transfer_table(journeys: Sequence[Journey]) -> pd.DataFrame:
+    """transfer.csv: one row a circuit and place."""
+    import pandas as pd
+
+    return pd.DataFrame([_journey(journey) for journey in journeys])
+
+
+def _pictures(done: Compared) -> Iterator[tuple[str, bytes]]:
     from cli.report.figure import png, svg
 
+    if done.journeys:
+        from cli.report.transfer import transfer_matrix
+
+        yield "transfer.png", png(transfer_matrix(done.journeys, "Circuits on each other's tasks"))
+    sides = done.sides
     if len(sides) > 2:
-        yield from _matrices(tuple(side.name for side in sides), found)
+        yield from _matrices(tuple(side.name for side in sides), done.found)
         return
-    if aligned:
-        name, picture = "alignment", _aligned(sides[0], sides[1], aligned)
+    if done.aligned:
+        name, picture = "alignment", _aligned(sides[0], sides[1], done.aligned)
     else:
-        picture = _two(*sides) if len(sides) == 2 else _with_reference(sides[0], matches[0])
+        picture = _two(*sides) if len(sides) == 2 else _with_reference(sides[0], done.matches[0])
         name = "overlay"
     yield f"{name}.png", png(picture)
     yield f"{name}.svg", svg(picture)

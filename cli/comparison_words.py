@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli.wording import number, p_value
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from circuits.comparison.pairwise import Comparison
     from circuits.comparison.rank_overlap import AgainstShuffles
     from circuits.comparison.references import ReferenceMatch
+    from circuits.evaluation.transfer import Journey
 
 NULLS = {
     "within": "Random circuits that keep as many nodes of each layer and kind (heads, MLP), or as many edges of each "
@@ -25,6 +27,40 @@ NULLS = {
     "anew from a normal distribution with its standard error, apart from all others: how alike two repetitions would "
     "come out. Circuits that were pruned or grown are not the largest scores, so their Jaccard may lie elsewhere.",
 }
+
+
+TRANSFER = (
+    "Faithfulness of each circuit on the prompts of each run (resample ablation), and in brackets the median of 25 "
+    "random circuits of its size there. A * marks what none of those reaches. Prompts that any of the circuits was "
+    "found on are left out."
+)
+
+
+def transfer_rows(journeys: Sequence[Journey]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A header and a row a circuit: its size, and what it does on the prompts of each place."""
+    places = tuple(dict.fromkeys(journey.place for journey in journeys))
+    cells: dict[str, dict[str, str]] = {}
+    for journey in journeys:
+        verdict = journey.verdict
+        star = "*" if verdict.random.p_value <= 1 / (1 + verdict.random.n) else ""
+        words = f"{number(verdict.faithfulness.value)}{star} ({number(verdict.random.median)})"
+        row = cells.setdefault(journey.circuit, {"size": f"{journey.size:,}"})
+        row[journey.place] = words + (" own" if journey.at_home else "")
+    header = ("circuit of", "size", *places)
+    return header, [(name, *(row.get(c, "") for c in header[1:])) for name, row in cells.items()]
+
+
+def specificity_words(journeys: Sequence[Journey]) -> list[str]:
+    """How much more of its own task than of the others' each circuit carries."""
+    from circuits.evaluation.transfer import specificity
+
+    found = {c: specificity(journeys, c) for c in dict.fromkeys(j.circuit for j in journeys)}
+    return [
+        f"the circuit of {circuit} is {number(abs(value))} {'more' if value >= 0 else 'less'} faithful at home than "
+        "elsewhere on average"
+        for circuit, value in found.items()
+        if value is not None
+    ]
 
 
 def pair_cells(found: Comparison) -> tuple[str, ...]:

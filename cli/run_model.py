@@ -29,11 +29,13 @@ def model_of_run(
     its weights are no longer those of the run and `name` does not say that they should be taken all the same.
     """
     from circuits.errors import ModelError
+    from circuits.exchange.run_folder import UNKNOWN_MODEL
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model, weights_hash
 
     config, known = run.run.get("config") or {}, run.run.get("model") or {}
-    wanted = name or config.get("model") or known.get("name") or (run.circuit.get("model") or {}).get("name")
+    named = (config.get("model"), known.get("name"), (run.circuit.get("model") or {}).get("name"))
+    wanted = name or next((found for found in named if found and found != UNKNOWN_MODEL), None)
     if not wanted:
         raise ModelError(f"{run.path} names no model. Say which with --model.")
     try:

@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.run_model import Loader, model_of_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from circuits.comparison.sides import Side
     from circuits.evaluation.run_evaluation import PromptSet
     from circuits.evaluation.transfer import Journey
-    from circuits.graph import Graph
     from circuits.progress import Progress
     from circuits.runs import RunFolder
 
 
 class Asked(NamedTuple):
-    """A run to send a circuit from, and to receive others. name: what reports call it; graph: of its model."""
+    """A run to send a circuit from, and to receive others. model: where it is; None for where the run says."""
 
-    name: str
+    side: Side
     run: RunFolder
-    method: str
-    graph: Graph
+    model: str | None
 
-
-def asked_of(runs: Sequence[str], sides: Sequence[Side]) -> tuple[Asked, ...]:
-    """The runs behind the sides of a comparison."""
-    from circuits.comparison.sides import run_and_method
-    from circuits.runs import read_run
-
-    held = [read_run(run_and_method(run)[0]) for run in runs]
-    return tuple(
-        Asked(side.name, run, side.method, side.scored.graph) for side, run in zip(sides, held, strict=True)
-    )
+    @property
+    def name(self) -> str:
+        return self.side.name
 
 
 def transferred(
-    asked: Sequence[Asked],
+    sides: Sequence[Side],
+    models: Sequence[str | None],
     show: Progress,
     *,
     seed: int = 0,
@@ -50,23 +40,26 @@ def transferred(
 ) -> tuple[Journey, ...]:
     """Every circuit on the prompts of every run, in the model of that run, as far as models have one shape.
 
-    Prompts that any of the circuits was found on are left out everywhere. pairs: the first so many of each run.
+    Prompts that any of the circuits was found on are left out everywhere. models: where those of the runs are, None
+    for where the run says. pairs: the first so many prompts of each run.
     Raises CircuitError where a run has no prompts left, or where its model is not to be found.
     """
     from circuits.evaluation.recorded import recorded
     from circuits.evaluation.transfer import Place, Traveller, transfer
+    from circuits.runs import read_run
 
+    asked = [Asked(side, read_run(side.path), model) for side, model in zip(sides, models, strict=True)]
     homes = _homes(asked)
     seen = {pair.clean for entry in asked for pair in _discovered_on(entry.run)}
     journeys: list[Journey] = []
     for group in _by_model(asked):
-        model, _ = model_of_run(group[0].run, None, device, None, None, show, load)
+        model, _ = model_of_run(group[0].run, group[0].model, device, None, None, show, load)
         here = {homes[entry.name]: entry for entry in reversed(group)}
         places = [Place(home, model, _prompts(entry, seen, pairs)) for home, entry in here.items()]
         travellers = [
-            Traveller(entry.name, homes[entry.name], recorded(entry.run, entry.method, model.graph))
+            Traveller(entry.name, homes[entry.name], recorded(entry.run, entry.side.method, model.graph))
             for entry in asked
-            if entry.graph == group[0].graph
+            if entry.side.scored.graph == model.graph
         ]
         journeys += transfer(travellers, places[::-1], seed=seed, progress=show)
     return tuple(journeys)
@@ -125,33 +118,3 @@ def _prompts(entry: Asked, seen: set[str], pairs: int | None) -> PromptSet:
             "seed, or with more --pairs."
         )
     return replace(own, pairs=tuple(own.pairs[i] for i in new), names=tuple(own.names[i] for i in new))
-
-
-def transfer_table(journeys: Sequence[Journey]) -> pd.DataFrame:
-    """transfer.csv: one row a circuit and place."""
-    import pandas as pd
-
-    return pd.DataFrame([transfer_row(journey) for journey in journeys])
-
-
-def transfer_row(journey: Journey) -> Mapping[str, object]:
-    """What a cell holds: faithfulness and its interval, and what random circuits of its size reach."""
-    verdict = journey.verdict
-    return {
-        "circuit": journey.circuit,
-        "prompts": journey.place,
-        "at_home": journey.at_home,
-        "size": journey.size,
-        "n_prompts": verdict.n_prompts,
-        "ablation": verdict.ablation,
-        "faithfulness": verdict.faithfulness.value,
-        "low": verdict.faithfulness.low,
-        "high": verdict.faithfulness.high,
-        "random_median": verdict.random.median,
-        "random_low": verdict.random.low,
-        "random_high": verdict.random.high,
-        "p_value": verdict.random.p_value,
-        "preferred": verdict.preferred.value,
-        "everything": verdict.everything,
-        "nothing": verdict.nothing,
-    }

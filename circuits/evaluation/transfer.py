@@ -74,9 +74,7 @@ def transfer(
         model, prompts = places[place].model, places[place].prompts
         batches = make_batches(model, prompts.pairs, batch_size=batch_size, names=prompts.names)
         means = make_batches(model, prompts.means_from or prompts.pairs) if ablation == "mean" else ()
-        found = bench(
-            model, batches, metric_named(prompts.metric), ablation, played=played, means_from=means
-        )
+        found = bench(model, batches, metric_named(prompts.metric), ablation, played=played, means_from=means)
         if edges:
             require_engine(model, batches, "Judging a circuit of edges")
         return edge_bench(found, played) if edges else found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.comparison.aligned import AlignedComparison
 from circuits.comparison.alignment import Pair
 from circuits.comparison.pairwise import Comparison
 from circuits.comparison.references import ReferenceMatch
 from cli.comparison_words import (
+    TRANSFER,
     alignment_words,
     listed,
     overlap_words,
@@ -18,28 +19,29 @@ from cli.comparison_words import (
     ranking_words,
     reference_words,
     share_words,
+    specificity_words,
+    transfer_rows,
     without_effects_words,
 )
 from cli.report.markdown import table
 from cli.wording import number
 
+if TYPE_CHECKING:
+    from circuits.evaluation.transfer import Journey
+    from cli.comparing import Compared
+
 _NODES, _EDGES = 200, 40
 """Names in a list; overlap.json holds them all."""
 _PICTURES = {
     "alignment.png": "Matched heads, by depth",
+    "transfer.png": "Faithfulness of each circuit on the prompts of each run; framed: its own task",
     "overlay.png": "The two circuits laid over one another",
     "matrix.png": "Jaccard of nodes; a star is above chance",
     "matrix-edges.png": "Jaccard of edges; a star is above chance",
 }
 
 
-def comparison_report(
-    record: Mapping[str, Any],
-    found: Sequence[Comparison],
-    matches: Sequence[ReferenceMatch],
-    pictures: tuple[str, ...],
-    aligned: AlignedComparison | None = None,
-) -> str:
+def comparison_report(record: Mapping[str, Any], done: Compared, pictures: tuple[str, ...]) -> str:
     """The whole report as Markdown; `record` is what overlap.json holds."""
     columns = ("name", "task", "model", "method", "selection", "granularity", "kept")
     parts = [
@@ -47,13 +49,22 @@ def comparison_report(
         table(("run", *columns[1:]), [[str(run[c]) for c in columns] for run in record["runs"]]),
         *(f"**Note.** {note}" for note in record["notes"]),
         *(f"![{_PICTURES[name]}]({name})" for name in pictures if name in _PICTURES),
-        *(_alignment(aligned) if aligned else ()),
-        *(_pair(found) if len(record["runs"]) <= 2 else (overview(found),)),
-        *(part for match in matches for part in _reference(match)),
+        *(_alignment(done.aligned) if done.aligned else ()),
+        *(_pair(done.found) if len(record["runs"]) <= 2 else (overview(done.found),)),
+        *(_transfer(done.journeys) if done.journeys else ()),
+        *(part for match in done.matches for part in _reference(match)),
         "## What chance means here",
         *(f"- **{name}**: {words}" for name, words in record["nulls"].items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _transfer(journeys: Sequence[Journey]) -> Iterator[str]:
+    yield "## Transfer"
+    yield TRANSFER
+    yield table(*transfer_rows(journeys))
+    if lines := specificity_words(journeys):
+        yield "\n".join(f"- {line}." for line in lines)
 
 
 def overview(found: Sequence[Comparison]) -> str:

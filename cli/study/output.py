@@ -126,7 +126,7 @@ def _comparison(
     about = {"across": wanted.across, "transfer": wanted.transfer, **fixed, "between": labels}
 
     def make() -> None:
-        from cli.compare import Request, made_comparison
+        from cli.comparing import Request, compared
 
         request = Request(
             tuple(str(standing[cell]) for cell in members),
@@ -134,7 +134,7 @@ def _comparison(
             nodes=wanted.nodes,
             transfer=wanted.transfer,
         )
-        made_comparison(request, show, load).write(folder, force=False)
+        compared(request, show, load).write(folder, force=False)
 
     return Step("comparison", about, members, folder, make)
 

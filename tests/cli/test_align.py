@@ -138,7 +138,7 @@ def test_what_cannot_be_aligned_is_refused_in_one_message(
         ("nowhere", runs / "here"): "The model of nowhere cannot be found",
         ("shaped", runs / "there"): "has another shape than the model of shaped",
         ("changed", runs / "there", *where): "its weights differ",
-        ("changed", runs / "there", *where[:2]): "Give --model twice",
+        ("changed", runs / "there", *where, *where[:2]): "--model is given 3 times",
     }
     for words, message in cases.items():
         result = circuit("compare", *words, "--output", "out")
