@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import component_sites
 from circuits.engine.footprint import Footprint
 from circuits.engine.forward import steps
 from circuits.engine.weights import Weights
 from circuits.graph import INPUT, LOGITS
-from circuits.interventions import component_sites
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Tokens, logit_difference
 from circuits.model import Model, Site, Unembedding
