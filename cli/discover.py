@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.config import use_config
-from cli.evaluate import Place, Wanted, checked_folder, evaluated
+from cli.evaluate import RECORD, Place, Wanted, evaluated
 from cli.guard import guarded
+from cli.run_source import folder_beside
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Plan
@@ -192,7 +193,9 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
     )
-    evaluation = checked_folder(folder, None, options["force"]) if options["evaluate"] else None
+    evaluation = (
+        folder_beside(folder, None, options["force"], "evaluation", RECORD) if options["evaluate"] else None
+    )
 
     from circuits.discovery import Plan
     from circuits.models.bridge import load_model
