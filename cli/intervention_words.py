@@ -67,10 +67,7 @@ def control_words(control: Control) -> str:
     """Whether chance does it as well."""
     band, n = control.metric, len(control.drawn)
     spread = f"{number(min(band.changes))} to {number(max(band.changes))}"
-    what = {
-        "random heads": "random sets of as many heads in the same layers",
-        "random positions": "draws of as many random positions, with the same heads",
-    }[control.kind]
+    what = _drawn_words(control)
     start = (
         f"On {control.n_prompts} prompts {n} {what} change the metric by {spread} (here {number(band.own)})"
     )
@@ -85,11 +82,20 @@ def control_words(control: Control) -> str:
     return f"{start}: {band.reached} of them at least as far (p {p_value(band.p_value)}), {tail}."
 
 
+def _drawn_words(control: Control) -> str:
+    if control.matched is None:
+        return "draws of as many random positions, with the same heads,"
+    layers = "in the same layers" if control.matched == len(control.drawn) else "anywhere"
+    if 0 < control.matched < len(control.drawn):
+        layers = f"({control.matched} in the same layers, which have no more outside the circuit, the rest anywhere)"
+    return f"random sets of as many heads {layers}"
+
+
 def control_lines(result: Result) -> Iterator[str]:
     kinds = [control.kind for control in result.controls]
     yield from map(control_words, result.controls)
     if "random heads" not in kinds:
-        yield "There is no control by random heads: a layer has too few other heads."
+        yield "There is no control by random heads: too few heads are left to draw from."
 
 
 def downstream_words(found: Downstream | None) -> str:
@@ -152,7 +158,7 @@ def repair_words(found: Repair) -> Iterator[str]:
     none = found.together.correct.before
     alone = "; ".join(f"{head} alone {share(found.alone[head].correct.after)}" for head in found.alone)
     yield (
-        f"Correct on judged prompts: none {share(none)}; {alone}; {' and '.join(found.chosen)} together "
+        f"Correct on judged prompts: none {share(none)}; {alone}; chosen ({', '.join(found.chosen)}) "
         f"{share(found.together.correct.after)}."
     )
     if found.steps[-1][1] <= found.tuning_before:

@@ -7,7 +7,7 @@ outside the circuit; random positions are as many in each prompt, and named by n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,11 +128,15 @@ class Band:
 
 @dataclass(frozen=True)
 class Control:
-    """The same done to other heads, or onto other positions. drawn: what each draw took, in words."""
+    """The same done to other heads, or onto other positions. drawn: what each draw took, in words.
+
+    matched: how many draws of heads took as many in each layer as the intervention does; None for positions.
+    """
 
     kind: str
     n_prompts: int
     drawn: tuple[str, ...]
+    matched: int | None
     metric: Band
     correct: Band
 
@@ -161,7 +165,7 @@ def controls(
 ) -> tuple[Control, ...]:
     """Random heads, and random positions where heads are told where to attend; on the first prompts.
 
-    circuit: heads that are drawn only where a layer has no others. No control where there is nothing to draw from.
+    circuit: heads that are drawn only where there are too few others. No control where there is nothing to draw from.
     """
     few = first_prompts(batches, CONTROL_PROMPTS)
     named = tuple(head for intervention in interventions for head in intervention.heads)
@@ -191,6 +195,7 @@ def controls(
             kind,
             len(before.metric),
             tuple(words for other, words, _ in found if other == kind),
+            sum(map(_matched, others)) if kind == "random heads" else None,
             *(
                 _band(
                     own[i], [c[i] for c, (other, _, _) in zip(changes, found, strict=True) if other == kind]
@@ -200,6 +205,10 @@ def controls(
         )
         for kind in kinds
     )
+
+
+def _matched(other: Mapping[str, str]) -> bool:
+    return sorted(map(_layer, other)) == sorted(map(_layer, other.values()))
 
 
 def _means(before: Answers, after: Answers) -> tuple[float, float]:
@@ -216,24 +225,23 @@ def _elsewhere(intervention: Intervention, seed: int, draw: int) -> Intervention
 def random_heads(
     graph: Graph, heads: Sequence[str], avoid: Collection[str], n: int, seed: int
 ) -> list[dict[str, str]]:
-    """Up to n distinct ways to put others of its layer in the place of each head.
+    """Up to n distinct ways to put another head in the place of each; none of `heads` is ever drawn.
 
-    None of `avoid` is drawn while a layer has enough others, none of `heads` ever; none at all where a layer has not
-    enough heads left.
+    First those of the same layers that lie outside `avoid`. Where that gives fewer than n, heads of any layer outside
+    `avoid` follow; where too few lie outside to draw from at all, any heads.
     """
     rng = np.random.default_rng([seed, 0x1E])
-    pools = {
-        head: _pool(graph, head, set(heads), set(avoid), len([h for h in heads if _layer(h) == _layer(head)]))
-        for head in heads
-    }
-    if not all(pools.values()):
-        return []
+    left = [head for head in graph.heads if head not in heads]
+    outside = [head for head in left if head not in avoid]
+    pools = [
+        {head: [other for other in outside if _layer(other) == _layer(head)] for head in heads},
+        dict.fromkeys(heads, outside),
+    ]
     found: dict[tuple[str, ...], dict[str, str]] = {}
-    for _ in range(20 * n):
-        other = _draw(rng, pools)
-        found.setdefault(tuple(sorted(other.values())), other)
-        if len(found) == n:
-            break
+    for pool in pools if len(outside) >= len(heads) else [dict.fromkeys(heads, left)]:
+        for _ in range(20 * n):
+            if len(found) < n and (other := _draw(rng, pool)):
+                found.setdefault(tuple(sorted(other.values())), other)
     return list(found.values())
 
 
@@ -241,17 +249,12 @@ def _layer(head: str) -> str:
     return head.partition(".")[0]
 
 
-def _pool(graph: Graph, head: str, named: set[str], avoid: set[str], wanted: int) -> list[str]:
-    """Heads of the same layer that may stand for `head`; none where there are fewer than `wanted`."""
-    left = [other for other in graph.heads if _layer(other) == _layer(head) and other not in named]
-    outside = [other for other in left if other not in avoid]
-    return next((pool for pool in (outside, left) if len(pool) >= wanted), [])
-
-
-def _draw(rng: np.random.Generator, pools: dict[str, list[str]]) -> dict[str, str]:
-    """No head is drawn twice."""
+def _draw(rng: np.random.Generator, pools: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """No head twice; empty where some head finds none left."""
     drawn: dict[str, str] = {}
     for head, pool in pools.items():
         free = [other for other in pool if other not in drawn.values()]
+        if not free:
+            return {}
         drawn[head] = free[int(rng.integers(len(free)))]
     return drawn

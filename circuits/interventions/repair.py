@@ -30,6 +30,9 @@ from circuits.model import Model
 from circuits.patching import engine_weights, require_engine
 from circuits.progress import Progress, silent
 
+CLEAR = 2.0
+"""Times even attention: what a head pays to a side at least before it is said to look there."""
+
 Direction = Literal["wrong", "right", "neither"]
 
 
@@ -38,7 +41,8 @@ class Candidate:
     """A head, and where the last token's attention goes on the good task: to each position that all prompts name, to
     those that are wrong and those that are right, together. even: what even attention gives the wrong ones.
 
-    direction: where it looks clearly more than evenly, and clearly more than at the other side.
+    direction: where it pays more than CLEAR times even attention, and exceeds that by more than at the other side,
+    both beyond what the prompts at hand could do by luck.
     """
 
     head: str
@@ -96,7 +100,7 @@ def candidates(
     return tuple(
         Candidate(
             head,
-            _direction(paid[:, :, column] - even, seed),
+            _direction(paid[:, :, column] - CLEAR * even, seed),
             dict(zip(names, named[column].tolist(), strict=True)),
             mean_estimate(paid[:, 0, column], seed),
             mean_estimate(paid[:, 1, column], seed),
@@ -118,7 +122,7 @@ def _looks(
 
 
 def _direction(excess: Float[np.ndarray, "prompt side"], seed: int) -> Direction:
-    """From what is paid to wrong and to right positions beyond even attention."""
+    """From what is paid to wrong and to right positions beyond CLEAR times even attention."""
     wrong, right = excess.T
 
     def clearly(own: Samples, other: Samples) -> bool:

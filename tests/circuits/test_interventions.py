@@ -266,13 +266,17 @@ def test_answers_come_in_the_order_of_the_prompts(gpt2: BridgeModel) -> None:
 def test_random_heads_keep_layers_and_avoid_the_circuit(gpt2: BridgeModel) -> None:
     named = ("a0.h0", "a0.h1", "a2.h3")
     drawn = random_heads(gpt2.graph, named, {"a2.h0"}, 50, seed=1)
-    assert len(drawn) == 2  # {h2, h3} of layer 0, and h1 or h2 of layer 2
-    for other in drawn:
+    assert len(drawn) == len({frozenset(other.values()) for other in drawn}) == 50
+    assert not {head for other in drawn for head in other.values()} & {*named, "a2.h0"}
+    for other in drawn[
+        :2
+    ]:  # {h2, h3} of layer 0, and h1 or h2 of layer 2: there are no more of the same layers
         assert {other["a0.h0"], other["a0.h1"]} == {"a0.h2", "a0.h3"}
         assert other["a2.h3"] in ("a2.h1", "a2.h2")
-    # A layer whose other heads are all in the circuit gives them all the same, and one that has none gives nothing.
-    assert random_heads(gpt2.graph, ("a2.h3",), {"a2.h0", "a2.h1", "a2.h2"}, 50, seed=1)
-    assert random_heads(gpt2.graph, tuple(f"a2.h{i}" for i in range(4)), (), 50, seed=1) == []
+    assert any(not other["a2.h3"].startswith("a2") for other in drawn[2:])
+    # Where nothing lies outside the circuit, its own heads are drawn; where nothing is left, nothing.
+    assert len(random_heads(gpt2.graph, ("a2.h3",), gpt2.graph.heads, 50, seed=1)) == 11
+    assert random_heads(gpt2.graph, gpt2.graph.heads, (), 50, seed=1) == []
 
 
 def test_a_control_as_good_as_the_intervention_is_called_so(gpt2: BridgeModel, batch: Batch) -> None:
