@@ -113,7 +113,8 @@ def _rows(done: Done) -> Iterator[dict[str, Any]]:
 def arms(result: Result) -> Iterator[tuple[str, Effect]]:
     """Everything that was tried on judged prompts (and the tuning prompts of a sweep), by name."""
     if result.repair:
-        yield from ((f"{head} alone", effect) for head, effect in result.repair.alone.items())
+        others = [head for head in result.repair.alone if (head,) != result.heads]
+        yield from ((f"{head} alone", result.repair.alone[head]) for head in others)
     if sweep := result.sweep:
         for part in ("tuning", "judged"):
             for factor, effect in zip(sweep.factors, getattr(sweep, part), strict=True):

@@ -23,6 +23,11 @@ OVERRIDE = (
 )
 
 
+def prompts_words(result: Result) -> str:
+    """The prompts, short enough for the title of a picture."""
+    return result.prompts.about.removeprefix("prompts of ").removesuffix(", none of them discovered on")
+
+
 def treatment_words(treatment: Treatment, heads: tuple[str, ...], factor: float | None = None) -> str:
     """Knocking out a1.h7; telling the last token's attention of a1.h7 to go to S1."""
     named = some(heads)
@@ -161,6 +166,8 @@ def repair_words(found: Repair) -> Iterator[str]:
         f"Correct on judged prompts: none {share(none)}; {alone}; chosen ({', '.join(found.chosen)}) "
         f"{share(found.together.correct.after)}."
     )
+    if found.together.correct.change.low <= 0:
+        yield "The share of right answers is not shown to rise on judged prompts (its interval holds 0 or less)."
     if found.steps[-1][1] <= found.tuning_before:
         yield "No head raises the share of right answers on tuning prompts: nothing is repaired."
 

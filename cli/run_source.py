@@ -107,7 +107,7 @@ def prompt_sets(
 
 
 def drawn_prompts(
-    run: RunFolder, model: BridgeModel, name: str, n: int | None, seed: int, form: str | None
+    run: RunFolder, model: BridgeModel, name: str, n: int | None, seed: int, form: str | None = None
 ) -> PromptSet:
     """Prompts of a built-in task, without those that the run was discovered on."""
     from circuits.errors import PromptError

@@ -17,6 +17,7 @@ from cli.intervention_words import (
     effect_words,
     factor_of,
     prediction_words,
+    prompts_words,
     repair_words,
     sweep_words,
     treatment_words,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from circuits.interventions.run_intervention import Result
     from circuits.interventions.sweep import Sweep
 
-_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP = 2.6, 1.7, 0.5, 0.45, 0.75, 0.3
+_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP = 2.6, 1.7, 0.5, 0.45, 0.45, 0.3
 _AFTER, _DISTRACTED = "#2166ac", "#b2182b"
 SHOWN = 12
 
@@ -147,7 +148,7 @@ def effect_picture(done: Done) -> Figure:
             axes = axes_at(figure, _LEFT + i * (_WIDTH + _GAP), _BOTTOM, _WIDTH, _HEIGHT)
             _curves(axes, result.sweep) if result.sweep else _bars(axes, result)
             axes.set_ylim(-0.03, 1.05)
-            axes.set_title(result.prompts.task, size=7, weight="bold", loc="left")
+            axes.set_title(prompts_words(result), size=6, weight="bold", loc="left")
             axes.tick_params(width=0.4, length=2, labelsize=6)
             axes.spines[["top", "right"]].set_visible(False)
             if i == 0:
@@ -198,7 +199,7 @@ def downstream_picture(done: Done) -> Figure:
             axes = axes_at(figure, _LEFT + i * (_WIDTH + _GAP), _BOTTOM, _WIDTH, _HEIGHT)
             assert result.downstream is not None
             _scatter(axes, result.downstream, done.asked.circuit.heads)
-            axes.set_title(result.prompts.task, size=7, weight="bold", loc="left")
+            axes.set_title(prompts_words(result), size=6, weight="bold", loc="left")
             if i == 0:
                 axes.set_ylabel("change of logit attribution")
     return figure
