@@ -181,7 +181,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     """What the options of `circuit discover` ask for: all checked, the model loaded, the prompts drawn."""
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
-    from cli.prompt_source import draw_prompts, own_prompts
+    from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
@@ -205,7 +205,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
-    _warn_of_words(model, drawn)
+    warn_of_words(model, drawn.pairs)
     plan = Plan(
         methods,
         options["metric"] or drawn.metric,
@@ -309,16 +309,6 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
         output = next(path for path in free if not path.exists())
     check_output(output, force)
     return output
-
-
-def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
-    from circuits.batches import unknown_words
-    from cli.render import warning
-
-    missing = unknown_words(model, drawn.pairs)
-    if missing:
-        some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-        warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
 
 
 def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:

@@ -149,13 +149,12 @@ def _drawn(control: Control) -> Iterator[dict[str, Any]]:
 
 def _heads(done: Done) -> Iterator[dict[str, Any]]:
     """One row a later head and prompt set."""
-    circuit = set(done.asked.circuit.heads)
     for result in done.results:
         for head in result.downstream.heads if result.downstream else ():
             row: dict[str, Any] = {
                 "task": result.prompts.task,
                 "head": head.name,
-                "in_circuit": head.name in circuit,
+                "in_circuit": head.member,
                 "score": head.score,
             }
             shifts: Mapping[str, Any] = {

@@ -113,8 +113,30 @@ def downstream_words(found: Downstream | None) -> str:
     changed = "; ".join(_head_words(head) for head in most)
     return (
         f"Of {len(found.heads)} later heads these change most in what they write onto the logit difference: "
-        f"{changed}. {prediction_words(found)}"
+        f"{changed}. {members_words(found)} {prediction_words(found)}"
     )
+
+
+def members_words(found: Downstream) -> str:
+    """What becomes of the circuit's later heads together."""
+    if not (members := found.members):
+        return "None of them is in the circuit."
+    before, after = (
+        sum(getattr(head.attribution, side).value for head in members) for side in ("before", "after")
+    )
+    paid = ", ".join(
+        f"{name} {' to '.join(number(_mean(members, name, side), 3) for side in ('before', 'after'))}"
+        for name in members[0].attention
+    )
+    return (
+        f"The circuit's {len(members)} later heads together write {number(before)} to {number(after)} logits"
+        + (f"; their mean attention goes to {paid}." if paid else ".")
+    )
+
+
+def _mean(heads: tuple[Head, ...], name: str, side: str) -> float:
+    values = [getattr(head.attention[name], side).value for head in heads]
+    return float(sum(values) / len(values))
 
 
 def _head_words(head: Head) -> str:

@@ -7,7 +7,7 @@ and sizes of score should then rank heads alike (Merullo et al. 2023, arXiv 2310
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,13 @@ LEVEL = 0.05
 class Head:
     """A later head. attention: from the last token to each named position; attribution: direct, in logits.
 
-    score: what the run says of it, None where it says nothing.
+    member: whether the run's circuit keeps it. score: what the run says of it, None where it says nothing.
     """
 
     name: str
     attention: Mapping[str, Shift]
     attribution: Shift
+    member: bool
     score: float | None
 
 
@@ -52,6 +53,11 @@ class Downstream:
     signed: Correlation | None
 
     @property
+    def members(self) -> tuple[Head, ...]:
+        """Those that the circuit keeps."""
+        return tuple(head for head in self.heads if head.member)
+
+    @property
     def predicted(self) -> bool | None:
         """Whether heads with larger scores clearly change more; None where that cannot be asked."""
         return None if self.sizes is None else self.sizes.rho > 0 and self.sizes.p_value < LEVEL
@@ -63,6 +69,7 @@ def downstream(
     interventions: Sequence[Intervention],
     scores: Mapping[str, float],
     seed: int,
+    circuit: Collection[str] = (),
 ) -> Downstream | None:
     """Heads of the layers behind the first that is changed, without those that are. Four forward passes a prompt.
 
@@ -85,6 +92,7 @@ def downstream(
             head,
             {name: found[n * (1 + place) + column] for place, name in enumerate(names)},
             found[column],
+            head in circuit,
             scores.get(head),
         )
         for column, head in enumerate(heads)

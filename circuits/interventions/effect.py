@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from circuits.batches import Batch, first_prompts
+from circuits.errors import CircuitError
 from circuits.evaluation.faithfulness import Estimate
 from circuits.graph import Graph
 from circuits.interventions.intervention import Attend, Intervention, edits, with_heads
@@ -53,7 +54,7 @@ class Answers:
 def answers(
     model: Model, batches: Sequence[Batch], metric: Metric, interventions: Sequence[Intervention] = ()
 ) -> Answers:
-    """One forward pass a prompt, on clean prompts."""
+    """One forward pass a prompt, on clean prompts. Raises CircuitError where the metric is no number."""
     parts = []
     for batch in batches:
         logits = model.run(batch.clean, edit=edits(model, batch, interventions)).logits
@@ -61,7 +62,13 @@ def answers(
         rows = (metric(logits, *sides), preferred(logits, *sides), *(correct(logits, side) for side in sides))
         parts.append(torch.stack([row.double() for row in rows]).cpu())
     order = np.argsort([index for batch in batches for index in batch.index])
-    return Answers(*torch.cat(parts, 1).numpy()[:, order])
+    said = Answers(*torch.cat(parts, 1).numpy()[:, order])
+    if overflown := int((~np.isfinite(said.metric)).sum()):
+        raise CircuitError(
+            f"On {overflown} of {len(order)} prompts the metric is no finite number: activations overflow. "
+            "Choose a smaller factor, or a model in float32."
+        )
+    return said
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _result(
     before, after = (answers(model, judged, metric, some) for some in ((), [done]))
     outside = {*asked.circuit.heads, *avoid}
     chance = controls(model, judged, metric, [done], circuit=outside, seed=asked.seed, progress=progress)
-    later = downstream(model, judged, [done], asked.circuit.scores, asked.seed)
+    later = downstream(model, judged, [done], asked.circuit.scores, asked.seed, asked.circuit.heads)
     return Result(prompts, done.heads, effect(before, after, asked.seed), chance, later, tried, fixed)
 
 

@@ -5,7 +5,7 @@ The one idea: chance is in the picture, as dots beside every bar: what the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from cli.intervention_words import (
     control_lines,
     effect_words,
     factor_of,
+    members_words,
     prediction_words,
     prompts_words,
     repair_words,
@@ -78,8 +79,8 @@ def _result(done: Done, result: Result) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in control_lines(result))
     if result.downstream:
         yield "### Later heads"
-        yield prediction_words(result.downstream)
-        yield _later(result.downstream, set(done.asked.circuit.heads))
+        yield f"{members_words(result.downstream)} {prediction_words(result.downstream)}"
+        yield _later(result.downstream)
 
 
 def _arms(result: Result) -> str:
@@ -109,13 +110,13 @@ def _arms(result: Result) -> str:
     return table(header, [before, *rows])
 
 
-def _later(found: Downstream, circuit: set[str]) -> str:
+def _later(found: Downstream) -> str:
     most = sorted(found.heads, key=lambda head: -abs(head.attribution.change.value))[:SHOWN]
     names = tuple(found.heads[0].attention)
     rows = [
         (
             head.name,
-            "yes" if head.name in circuit else "no",
+            "yes" if head.member else "no",
             "" if head.score is None else number(head.score),
             f"{number(head.attribution.before.value)} to {number(head.attribution.after.value)}",
             estimate(head.attribution.change),
@@ -198,17 +199,17 @@ def downstream_picture(done: Done) -> Figure:
         for i, result in enumerate(shown):
             axes = axes_at(figure, _LEFT + i * (_WIDTH + _GAP), _BOTTOM, _WIDTH, _HEIGHT)
             assert result.downstream is not None
-            _scatter(axes, result.downstream, done.asked.circuit.heads)
+            _scatter(axes, result.downstream)
             axes.set_title(prompts_words(result), size=6, weight="bold", loc="left")
             if i == 0:
                 axes.set_ylabel("change of logit attribution")
     return figure
 
 
-def _scatter(axes: Axes, found: Downstream, circuit: Sequence[str]) -> None:
+def _scatter(axes: Axes, found: Downstream) -> None:
     scored = [head for head in found.heads if head.score is not None]
     for head in scored:
-        colour = _AFTER if head.name in circuit else PALE
+        colour = _AFTER if head.member else PALE
         axes.plot(head.score or 0.0, head.attribution.change.value, "o", markersize=3, color=colour)
     for head in sorted(scored, key=lambda head: -abs(head.attribution.change.value))[:4]:
         place = (head.score or 0.0, head.attribution.change.value)

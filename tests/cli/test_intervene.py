@@ -112,12 +112,15 @@ def test_on_another_task_and_on_own_prompts(circuit: Invoke, made: Path, tmp_pat
     record = _record(circuit, made, *words, "--task", "ioi", "--form", "distractors")
     assert [result["effect"]["n_prompts"] for result in record["results"]] == [6, 6]
     assert "(distractors, swap)" in record["results"][1]["prompts"]
-    lines = read_prompts(made / "prompts.jsonl")[:4]
+    lines = [_without_a_giver(pair) for pair in read_prompts(made / "prompts.jsonl")[:4]]
+    lines = [replace(pair, clean=pair.clean.replace(" it ", " zebras ")) for pair in lines]
     kept = ("clean", "corrupt", "answers", "distractors", "positions")
     text = "".join(json.dumps({name: getattr(pair, name) for name in kept}) + "\n" for pair in lines)
     (tmp_path / "mine.jsonl").write_text(text)
     (mine,) = _record(circuit, made, *words, "--prompts", "mine.jsonl")["results"]
     assert (mine["task"], mine["effect"]["n_prompts"]) == ("mine", 4)
+    said = circuit("intervene", made, *words, "--prompts", "mine.jsonl", "--output", "again").stderr
+    assert "unknown to planted-ioi and become <unk>: zebras" in " ".join(said.split())
 
 
 def test_the_folder_is_the_same_byte_for_byte_and_says_it_in_words(circuit: Invoke, made: Path) -> None:
@@ -131,6 +134,7 @@ def test_the_folder_is_the_same_byte_for_byte_and_says_it_in_words(circuit: Invo
     assert "Telling the last token's attention of a1.h4 to go to IO alone" in said
     assert "correct 100.0% to 0.0%" in said
     assert "24 are new errors" in said
+    assert "The circuit's 2 later heads together write 9." in said
     assert "none as far" in said
     heads = pd.read_csv("one/heads.csv")
     assert len(heads) == 6
@@ -200,6 +204,7 @@ def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Pa
         (["--knock-out", "--head", "m1"], "m1 is no head"),
         (["--attend", "RIGHT"], "names RIGHT: they name IO, S1, S2, S1+1, END"),
         (["--scale", "nan"], "--scale nan is no factor"),
+        (["--scale", "1e300"], "no finite number: activations overflow"),
         (["--knock-out", "--onto", "S1"], "--onto belongs to --repair"),
         (["--knock-out", "--form", "plain"], "say which with --task"),
         (["--knock-out", "--method", "sae"], "There is no circuit of method 'sae'"),
