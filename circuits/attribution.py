@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import Donor, first_difference
 from circuits.engine.footprint import Footprint
 from circuits.engine.forward import Outputs
 from circuits.engine.linear import Estimate, Linear, engine_linear, joined, portable_linear
 from circuits.engine.linear_inputs import input_effects
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, first_difference
 from circuits.memory import in_chunks
 from circuits.metrics import Metric
 from circuits.model import Model

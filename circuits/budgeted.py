@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from circuits.attribution import Approximation, linear_changes, linear_work
 from circuits.control_variates import describe, estimate_on_budget
+from circuits.donors import all_but_one
 from circuits.engine.rules import Rules
-from circuits.interventions import all_but_one
 from circuits.methods.method import Problem
 from circuits.model import Model
 from circuits.patches import PatchingOptions, counted_swap, swap, sweep

@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from circuits.batches import Batch
-from circuits.interventions import all_but_one, component_sites, resample_donor, zero_donor
+from circuits.donors import all_but_one, component_sites, resample_donor, zero_donor
 from circuits.methods.method import Problem
 from circuits.metrics import Metric
 from circuits.model import Model

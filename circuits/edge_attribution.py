@@ -17,11 +17,11 @@ from torch import Tensor
 
 from circuits.attribution import BACK, prompt_bytes
 from circuits.batches import Batch
+from circuits.donors import first_difference
 from circuits.edge_scores import edge_scores
 from circuits.engine.footprint import Footprint
 from circuits.engine.linear_edges import OWN_RUN, Ends, Point, embedding_path_edges
 from circuits.engine.weights import Weights
-from circuits.interventions import first_difference
 from circuits.memory import in_chunks
 from circuits.methods.method import Options, Problem
 from circuits.model import Model

@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import Donor
 from circuits.engine.cuts import Cut, cut_masks
 from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError, ModelError
 from circuits.graph import Graph
-from circuits.interventions import Donor
 from circuits.methods.method import Problem
 from circuits.metrics import Closeness
 from circuits.model import Model

@@ -18,8 +18,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import Donor, mean_donor, resample_donor, zero_donor
 from circuits.graph import Graph
-from circuits.interventions import Donor, mean_donor, resample_donor, zero_donor
 from circuits.methods.method import Options, Problem
 from circuits.model import Model
 from circuits.scores import Scores

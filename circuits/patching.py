@@ -15,11 +15,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import Donor
 from circuits.engine.exact import ExactRun
 from circuits.engine.portable import PortableRun
 from circuits.engine.weights import Weights
 from circuits.errors import ModelError
-from circuits.interventions import Donor
 from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.readout import Outcome, Readout

@@ -19,6 +19,7 @@ from circuits.batches import Batch, first_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
+from circuits.donors import Donor, keep_masks, resample_donor, zero_donor
 from circuits.evaluation.faithfulness import (
     BAND_PROMPTS,
     Ablation,
@@ -31,7 +32,6 @@ from circuits.evaluation.faithfulness import (
     mean_estimate,
     random_circuits,
 )
-from circuits.interventions import Donor, keep_masks, resample_donor, zero_donor
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
 from circuits.model import Model

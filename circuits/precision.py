@@ -14,9 +14,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import all_but_one, resample_donor
 from circuits.engine.exact import ExactRun
 from circuits.engine.portable import PortableRun
-from circuits.interventions import all_but_one, resample_donor
 from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.readout import Readout

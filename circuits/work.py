@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.batches import Batch
+from circuits.donors import Donor, first_difference, starts
 from circuits.engine.footprint import Columns, Footprint, portable_held_bytes, portable_row_bytes
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Model
 from circuits.patching import engine_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli.run_model import Loader, model_of_run
+from cli.run_source import Loader, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ def _model(
     """The model that the run was found in, and no other: circuits and heads must be of one."""
     from circuits.errors import ModelError
 
-    model, same = model_of_run(run, name, device, None, None, show, load)
+    model, same = model_of(run, name, device, None, None, show, load)
     if name and not same and "weights_sha256" in (run.run.get("model") or {}):
         raise ModelError(f"{name} is not the model of {run.path}: its weights differ. Make the run again.")
     if model.graph != side.scored.graph:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from circuits.comparison.sides import Side
     from circuits.evaluation.transfer import Journey
     from circuits.progress import Progress
-    from cli.run_model import Loader
+    from cli.run_source import Loader
 
 
 @dataclass(frozen=True)

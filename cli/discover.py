@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.config import use_config
-from cli.evaluate import Place, Wanted, checked_folder, evaluated
+from cli.evaluate import RECORD, Place, Wanted, evaluated
 from cli.guard import guarded
-from cli.run_model import Loader
+from cli.run_source import Loader, folder_beside
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Plan
@@ -190,7 +190,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
-    from cli.prompt_source import draw_prompts, own_prompts
+    from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
@@ -202,7 +202,9 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
     )
-    evaluation = checked_folder(folder, None, options["force"]) if options["evaluate"] else None
+    evaluation = (
+        folder_beside(folder, None, options["force"], "evaluation", RECORD) if options["evaluate"] else None
+    )
 
     from circuits.discovery import Plan
     from circuits.models.bridge import load_model
@@ -212,7 +214,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
-    _warn_of_words(model, drawn)
+    warn_of_words(model, drawn.pairs)
     plan = Plan(
         methods,
         options["metric"] or drawn.metric,
@@ -316,16 +318,6 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
         output = next(path for path in free if not path.exists())
     check_output(output, force)
     return output
-
-
-def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
-    from circuits.batches import unknown_words
-    from cli.render import warning
-
-    missing = unknown_words(model, drawn.pairs)
-    if missing:
-        some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-        warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
 
 
 def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:

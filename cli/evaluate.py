@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.guard import guarded
-from cli.run_model import model_of_run
+from cli.run_source import folder_beside, known_tasks, methods_of, model_of, prompt_sets
 
 if TYPE_CHECKING:
     from circuits.evaluation.faithfulness import Ablation, Baseline
-    from circuits.evaluation.run_evaluation import Judged, PromptSet
+    from circuits.evaluation.run_evaluation import Judged
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
     from circuits.runs import RunFolder
@@ -82,16 +82,16 @@ def evaluate(
     from cli.render import progress
 
     held = read_run(run)
-    folder = checked_folder(run, output, force)
+    folder = folder_beside(run, output, force, "evaluation", RECORD)
     wanted = Wanted(
-        _methods(held, method),
-        _tasks(task or []),
+        methods_of(held, method),
+        known_tasks(task or []),
         _ablations(ablation or ["resample"]),
         check_parts(skip or ()),
     )
     room = None if memory is None else parse_bytes(memory)
     with progress(quiet=json) as show:
-        loaded, same = model_of_run(held, model, device, dtype, room, show)
+        loaded, same = model_of(held, model, device, dtype, room, show)
         place = Place(folder, force)
         done = evaluated(
             held, loaded, wanted, place, show, seed=seed, pairs=pairs, batch_size=batch_size, same=same
@@ -102,18 +102,6 @@ def evaluate(
         print(json_text(done.record), end="")
         return
     done.show(loaded.name, folder)
-
-
-def checked_folder(run: Path, output: Path | None, force: bool) -> Path:
-    """Where the evaluation of `run` goes. Raises RunFolderError where it cannot."""
-    from circuits.errors import RunFolderError
-    from circuits.runs import check_output
-
-    folder = output or run.absolute().with_name(f"{run.absolute().name}-evaluation")
-    check_output(folder, force, RECORD)
-    if folder.absolute() == run.absolute():
-        raise RunFolderError(f"{folder} is the run itself. Choose another --output.")
-    return folder
 
 
 class Wanted(NamedTuple):
@@ -163,23 +151,12 @@ def evaluated(
 
     start = time.perf_counter()
     seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
-    own, others = _prompts(held, model, wanted.tasks, pairs, seeded)
+    own, others = prompt_sets(held, model, wanted.tasks, pairs, seeded)
     asked = Asked(wanted.methods, own, others, wanted.ablations, seeded, batch_size, wanted.skipped, same)
     before, judged = evaluate_run(model, held, asked, show)
     record = evaluation_record(held, model, asked, before, judged, time.perf_counter() - start)
     write_evaluation(place.folder, record, before, judged, model.name, force=place.force)
     return Done(record, before, judged)
-
-
-def _methods(run: RunFolder, wanted: list[str] | None) -> tuple[str, ...]:
-    from circuits.errors import UnknownNameError
-    from circuits.evaluation.recorded import recorded_methods
-
-    known = recorded_methods(run)
-    for name in wanted or ():
-        if name not in known:
-            raise UnknownNameError("circuit of method", name, known)
-    return tuple(dict.fromkeys(wanted or known))
 
 
 def _ablations(names: list[str]) -> tuple[Ablation, ...]:
@@ -190,46 +167,3 @@ def _ablations(names: list[str]) -> tuple[Ablation, ...]:
         if name not in ALL_ABLATIONS:
             raise UnknownNameError("ablation", name, ALL_ABLATIONS)
     return tuple(ablation for ablation in ALL_ABLATIONS if ablation in names)
-
-
-def _tasks(names: list[str]) -> tuple[str, ...]:
-    from circuits.errors import UnknownNameError
-    from tasks import TASKS
-
-    for name in names:
-        if name not in TASKS.names():
-            raise UnknownNameError("task", name, TASKS.names())
-    return tuple(dict.fromkeys(names))
-
-
-def _prompts(
-    run: RunFolder, model: BridgeModel, tasks: tuple[str, ...], pairs: int | None, seed: int
-) -> tuple[PromptSet, tuple[PromptSet, ...]]:
-    """The run's own judged prompts, and as many of each other task; the first task's where the run has none."""
-    from circuits.errors import RunFolderError
-    from circuits.evaluation.run_evaluation import own_prompts
-
-    own = own_prompts(run, pairs)
-    if own is None and not tasks:
-        raise RunFolderError(f"{run.path} holds no prompts to judge on. Say which task's with --task.")
-    n = pairs or (len(own.pairs) if own else None)
-    others = tuple(_drawn(run, model, name, n, seed) for name in tasks)
-    return (own, others) if own else (others[0], others[1:])
-
-
-def _drawn(run: RunFolder, model: BridgeModel, name: str, n: int | None, seed: int) -> PromptSet:
-    """Prompts of a built-in task, without those that the run was discovered on."""
-    from circuits.errors import PromptError
-    from circuits.evaluation.run_evaluation import PromptSet, prompts_of
-    from cli.prompt_source import sample_task
-    from tasks import TASKS
-
-    drawn = sample_task(model, TASKS.load(name), form=None, corruption=None, n=n, seed=seed)
-    seen = {pair.clean for pair in prompts_of(run, "discovery")}
-    new = tuple(pair for pair in drawn.pairs if pair.clean not in seen)
-    if len(new) < 2:
-        raise PromptError(
-            f"All prompts of {name} were discovered on. Choose another --seed, or more --pairs."
-        )
-    names = tuple(f"{name}, prompt {i + 1}" for i in range(len(new)))
-    return PromptSet(name, new, names, drawn.metric, f"prompts of {name} ({drawn.form}, {drawn.corruption})")

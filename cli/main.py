@@ -13,6 +13,7 @@ from cli.evaluate import evaluate
 from cli.export import export
 from cli.heads import heads
 from cli.import_ import import_
+from cli.intervene import intervene
 from cli.listings import methods, models, tasks
 from cli.plan import plan
 from cli.train import train
@@ -24,7 +25,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (discover, evaluate, compare, check, heads, plan, tasks, models, methods, train, export):
+for command in (
+    discover,
+    evaluate,
+    compare,
+    check,
+    heads,
+    intervene,
+    plan,
+    tasks,
+    models,
+    methods,
+    train,
+    export,
+):
     app.command()(command)
 app.command("import")(import_)
 

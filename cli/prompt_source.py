@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,3 +102,14 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
         return len(tokens) + any(model.is_unknown(t) for t in tokens)
 
     return Lexicon(n_tokens, model.name)
+
+
+def warn_of_words(model: BridgeModel, pairs: Sequence[PromptPair]) -> None:
+    """Says which words the model's vocabulary lacks, if any."""
+    from circuits.batches import unknown_words
+    from cli.render import warning
+
+    missing = unknown_words(model, pairs)
+    if missing:
+        some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+        warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cli.run_model import Loader, model_of_run
+from cli.run_source import Loader, model_of
 
 if TYPE_CHECKING:
     from circuits.comparison.sides import Side
@@ -53,7 +53,7 @@ def transferred(
     seen = {pair.clean for entry in asked for pair in _discovered_on(entry.run)}
     journeys: list[Journey] = []
     for group in _by_model(asked):
-        model, _ = model_of_run(group[0].run, group[0].model, device, None, None, show, load)
+        model, _ = model_of(group[0].run, group[0].model, device, None, None, show, load)
         here = {homes[entry.name]: entry for entry in reversed(group)}
         places = [Place(home, model, _prompts(entry, seen, pairs)) for home, entry in here.items()]
         travellers = [

@@ -134,7 +134,10 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("discover", "evaluate", "compare", "heads", "tasks"))],
+    [
+        ["--help"],
+        *([name, "--help"] for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks")),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuits.donors import component_sites
 from circuits.engine.forward import trace
 from circuits.engine.weights import Weights
-from circuits.interventions import component_sites
 from circuits.model import Edit, Model, Resume, Resumption, Site
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

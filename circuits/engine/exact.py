@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.donors import Donor, first_difference, starts
 from circuits.engine.footprint import Columns, Footprint
 from circuits.engine.forward import Outputs, Replace, climb, mlp, outputs, trace
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Outcome, Readout, concatenate, reordered

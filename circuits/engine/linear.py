@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from circuits.donors import Donor, component_sites, first_difference
 from circuits.engine.forward import Outputs, Trace, trace
 from circuits.engine.weights import Weights
-from circuits.interventions import Donor, component_sites, first_difference
 from circuits.model import Model, Site
 from circuits.readout import Readout
 

@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from circuits.donors import Donor, first_difference
 from circuits.engine.forward import Attention, Outputs, Trace, mlp, trace
 from circuits.engine.products import product
 from circuits.engine.weights import Norm, Weights
-from circuits.interventions import Donor, first_difference
 from circuits.memory import in_chunks
 from circuits.model import Site
 from circuits.readout import Readout

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from circuits.donors import Donor, component_sites, first_difference, starts
 from circuits.engine.footprint import portable_row_bytes
 from circuits.engine.forward import n_bytes
-from circuits.interventions import Donor, component_sites, first_difference, starts
 from circuits.memory import in_chunks
 from circuits.model import Edit, Model, Resume, Resumption, Run, Site
 from circuits.readout import Outcome, Readout, concatenate, reordered

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from circuits.batches import Batch, first_prompts
 from circuits.circuit import Circuit
+from circuits.donors import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.edge_selection import edge_order
 from circuits.engine.cuts import kept_masks
 from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError
 from circuits.graph import Graph
-from circuits.interventions import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.metrics import Metric
 from circuits.model import Model
 from circuits.patching import base_run

@@ -68,7 +68,7 @@ def recorded(run: RunFolder, method: str, graph: Graph) -> Recorded:
         inside = set(graph.places if measured is None else (*measured.components, *edges))
         return Recorded(circuit, measured, tuple(edge for edge in graph.places if edge in inside))
     _require_components(graph, nodes)
-    scores = _node_scores(run, method, graph)
+    scores = node_scores(run, method, graph)
     played = graph.components if scores is None else scores.components
     kept = set(nodes)
     return Recorded(Circuit(tuple(c for c in graph.components if c in kept), method, rule), scores, played)
@@ -104,7 +104,8 @@ def _require_components(graph: Graph, names: Sequence[str]) -> None:
             )
 
 
-def _node_scores(run: RunFolder, method: str, graph: Graph) -> Scores | None:
+def node_scores(run: RunFolder, method: str, graph: Graph) -> Scores | None:
+    """What nodes.csv says of components, also where the circuit is one of edges; None where it says nothing."""
     table = _rows(run, "nodes.csv", run.nodes, NODE_COLUMNS, method)
     table = table[(table["position"] == "all") & table["score"].notna()]
     names = [str(name) for name in table["component"]]

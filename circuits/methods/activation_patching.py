@@ -18,9 +18,9 @@ from torch import Tensor
 
 from circuits.batches import Batch
 from circuits.budgeted import Guess, budget_work, score_on_budget
+from circuits.donors import all_but_one
 from circuits.engine.exact import ExactRun
 from circuits.engine.inputs import InputPatches, part_names
-from circuits.interventions import all_but_one
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
 from circuits.patches import Changes, PartOptions, counted_swap, labels, places, swap, sweep

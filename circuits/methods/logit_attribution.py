@@ -9,6 +9,7 @@ Cost: one forward pass a prompt; outputs are read at the last position alone, la
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -19,14 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import component_sites
 from circuits.engine.footprint import Footprint
 from circuits.engine.forward import steps
 from circuits.engine.weights import Weights
 from circuits.graph import INPUT, LOGITS
-from circuits.interventions import component_sites
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Tokens, logit_difference
-from circuits.model import Model, Site, Unembedding
+from circuits.model import Edit, Model, Site, Unembedding
 from circuits.patching import engine_weights
 from circuits.probes import probe
 from circuits.readout import Readout
@@ -122,15 +123,24 @@ class Writes(NamedTuple):
     difference: Float[Tensor, "batch"]
 
 
-def attribute(model: Model, batch: Batch, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch part"]:
-    """[prompt, component..., input, biases, logit difference]: the parts, then what they should sum to."""
-    weights, readout = engine_weights(model, tokens.shape[1]), Readout(batch, logit_difference)
+def attribute(
+    model: Model,
+    batch: Batch,
+    tokens: Int[Tensor, "batch pos"],
+    edit: Mapping[Site, Edit] | None = None,
+) -> Float[Tensor, "batch part"]:
+    """[prompt, component..., input, biases, logit difference]: the parts, then what they should sum to.
+
+    edit: what is changed in the run that is read, see Model.run.
+    """
+    weights = None if edit else engine_weights(model, tokens.shape[1])
+    readout = Readout(batch, logit_difference)
     with torch.inference_mode():
         if weights is None:
             sides: Sides = (batch.answers, batch.distractors)
             unembedding = model.unembedding()
             direction = _direction(unembedding.weight.T, sides)
-            writes = _through_hooks(model, tokens, readout, direction)
+            writes = _through_hooks(model, tokens, readout, direction, edit or {})
         else:
             sides, unembedding = readout.renumbered, _unembedding(weights, readout.tokens)
             direction = _direction(unembedding.weight.T, sides)
@@ -156,15 +166,19 @@ def _through_engine(weights: Weights, tokens: Tensor, readout: Readout, directio
     return Writes(torch.cat(columns, 1), x[:, -1], bias, final, difference)
 
 
-def _through_hooks(model: Model, tokens: Tensor, readout: Readout, direction: Tensor) -> Writes:
+def _through_hooks(
+    model: Model, tokens: Tensor, readout: Readout, direction: Tensor, edit: Mapping[Site, Edit]
+) -> Writes:
     last: dict[Site, Tensor] = {}
 
     def keeping(site: Site, value: Tensor) -> Tensor:
+        value = edit[site](value) if site in edit else value
         last[site] = value[:, -1].float().clone()
         return value
 
     sites = (Site("input"), Site("final"), *component_sites(model.graph))
-    logits = model.run(tokens, edit={site: partial(keeping, site) for site in sites}).logits
+    kept = {site: partial(keeping, site) for site in sites}
+    logits = model.run(tokens, edit={**edit, **kept}).logits
     columns: list[Tensor] = []
     bias = torch.zeros(model.d_model, device=model.device)
     for layer in range(model.graph.n_layers):

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import resample_donor
 from circuits.edge_patches import exact_run, fitting_readers, require_finite
 from circuits.engine.paths import PathRun
 from circuits.errors import CircuitError
 from circuits.graph import Graph
-from circuits.interventions import resample_donor
 from circuits.methods.method import Method, Options, Problem
 from circuits.model import Model
 from circuits.patching import require_engine

@@ -31,13 +31,19 @@ class Seen(NamedTuple):
 
 def patterns(weights: Weights, tokens: Int[Tensor, "prompt pos"]) -> Iterator[Seen]:
     """Layer by layer; one forward pass, and queries and keys a second time."""
-    rotation = weights.rotation(tokens.shape[1]) if weights.rotation else None
     for depth, step in enumerate(steps(weights, weights.embed(tokens))):
-        attention = Attention(weights, depth, rotation)
-        q, k, _ = attention.project(attention.layer.attention_norm(step.before)[None], 0)
-        pattern = attention.pattern(q, k, None)[:, :, 0]
-        by_group = pattern.view(*pattern.shape[:2], tokens.shape[1], -1, tokens.shape[1])
-        yield Seen(depth, step.before, by_group.transpose(2, 3).flatten(1, 2))
+        yield Seen(depth, step.before, pattern(weights, depth, step.before))
+
+
+def pattern(
+    weights: Weights, layer: int, before: Float[Tensor, "prompt pos d_model"]
+) -> Float[Tensor, "prompt head query source"]:
+    """Where the heads of a layer look, given the residual stream before it."""
+    length = before.shape[1]
+    attention = Attention(weights, layer, weights.rotation(length) if weights.rotation else None)
+    q, k, _ = attention.project(attention.layer.attention_norm(before.float())[None], 0)
+    found = attention.pattern(q, k, None)[:, :, 0]
+    return found.view(*found.shape[:2], length, -1, length).transpose(2, 3).flatten(1, 2)
 
 
 def looked(pattern: Tensor, queries: Places, sources: Places) -> Float[Tensor, "prompt head look"]:

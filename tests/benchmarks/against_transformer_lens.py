@@ -31,9 +31,9 @@ from tiny_models import edges_by_name
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import all_but_one, resample_donor
 from circuits.engine import products
 from circuits.engine.portable import PortableRun
-from circuits.interventions import all_but_one, resample_donor
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel, load_model
 from circuits.patching import base_run

@@ -24,8 +24,8 @@ def one(directory: Path, first: int, memory: str) -> None:
     import torch
     from benchmarks.shapes import Prompts
 
+    from circuits.donors import all_but_one, resample_donor
     from circuits.engine.footprint import prompts_at_once
-    from circuits.interventions import all_but_one, resample_donor
     from circuits.memory import parse_bytes, peak_bytes
     from circuits.metrics import logit_difference
     from circuits.models.bridge import load_model

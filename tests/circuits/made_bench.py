@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from fake_model import Bare
 
+from circuits.donors import zero_donor
 from circuits.evaluation.faithfulness import Bench
 from circuits.graph import Graph
-from circuits.interventions import zero_donor
 from circuits.metrics import logit_difference
 from circuits.progress import Progress, silent
 from circuits.readout import Outcome

@@ -13,13 +13,13 @@ from tiny_models import prompt_pairs
 
 from circuits.batches import make_batches
 from circuits.circuit import edge_circuit, ends
+from circuits.donors import resample_donor
 from circuits.edge_patches import EdgeBench
 from circuits.engine.cuts import cut_masks, kept_masks
 from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError, ModelError
 from circuits.graph import Graph
-from circuits.interventions import resample_donor
 from circuits.methods import METHODS
 from circuits.methods.acdc import AcdcOptions, Search
 from circuits.methods.method import Problem

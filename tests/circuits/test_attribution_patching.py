@@ -17,10 +17,10 @@ from torch import Tensor
 
 from circuits.attribution import prompt_bytes
 from circuits.batches import Batch, make_batches
+from circuits.donors import resample_donor
 from circuits.engine.linear import engine_linear
 from circuits.errors import ModelError
 from circuits.graph import Graph
-from circuits.interventions import resample_donor
 from circuits.methods.attribution_patching import METHOD
 from circuits.methods.method import Problem
 from circuits.metrics import METRICS, logit_difference

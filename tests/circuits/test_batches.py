@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_models import prompt_pairs
 
 from circuits.batches import continuation, make_batches, tokenize_pair, unknown_words
+from circuits.donors import first_difference, resample_donor
 from circuits.errors import CircuitError, PromptError
-from circuits.interventions import first_difference, resample_donor
 from circuits.models.bridge import BridgeModel
 from circuits.prompts import PromptPair
 

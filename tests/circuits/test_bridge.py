@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import CONTEXT, FAMILIES, WORDS, Hooked, read_model
 
+from circuits.donors import component_sites
 from circuits.errors import ModelError, PromptError
-from circuits.interventions import component_sites
 from circuits.methods.method import Problem
 from circuits.model import Model, Site
 from circuits.models.bridge import BridgeModel, load_model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circuits.batches import Batch
+from circuits.donors import Donor, mean_donor, resample_donor, zero_donor
 from circuits.engine.cuts import cut_masks, kept_masks, legal_edges
 from circuits.engine.edges import EdgeRun
 from circuits.engine.exact import ExactRun
@@ -17,7 +18,6 @@ from circuits.engine.inputs import InputPatches, part_names
 from circuits.engine.weights import Weights
 from circuits.errors import CircuitError
 from circuits.graph import Graph
-from circuits.interventions import Donor, mean_donor, resample_donor, zero_donor
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
 from circuits.model import Site

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from circuits.batches import Batch, make_batches
+from circuits.donors import Donor, resample_donor, zero_donor
 from circuits.engine import products
 from circuits.engine.exact import ExactRun
 from circuits.engine.footprint import Footprint, prompts_at_once
@@ -22,7 +23,6 @@ from circuits.engine.forward import n_bytes, trace
 from circuits.engine.linear import engine_linear
 from circuits.engine.weights import Weights
 from circuits.errors import CircuitError
-from circuits.interventions import Donor, resample_donor, zero_donor
 from circuits.metrics import METRICS, logit_difference
 from circuits.models.bridge import BridgeModel
 from circuits.readout import Readout

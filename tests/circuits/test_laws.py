@@ -18,8 +18,8 @@ from torch import Tensor
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.discovery import match
+from circuits.donors import all_but_one, keep_masks, resample_donor, zero_donor
 from circuits.engine.exact import ExactRun
-from circuits.interventions import all_but_one, keep_masks, resample_donor, zero_donor
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference

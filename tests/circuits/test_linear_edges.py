@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuits.attribution import prompt_bytes
 from circuits.batches import make_batches
+from circuits.donors import resample_donor, zero_donor
 from circuits.edge_attribution import points_of
 from circuits.engine.cuts import cut_masks, legal_edges
 from circuits.engine.edges import EdgeRun
@@ -25,7 +26,6 @@ from circuits.engine.receiver_edges import receiver_edges
 from circuits.engine.weights import Affine, Weights
 from circuits.errors import ModelError
 from circuits.graph import INPUT, Graph
-from circuits.interventions import resample_donor, zero_donor
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import METRICS, logit_difference
@@ -290,7 +290,7 @@ def test_flow_is_what_the_formula_says(covered: str, tiny: Tiny, problem: MakePr
 
 
 def _writes(model: BridgeModel, tokens: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-    from circuits.interventions import component_sites
+    from circuits.donors import component_sites
     from circuits.model import Site
 
     captured = model.run(tokens, capture=[Site("input", 0), *component_sites(model.graph)]).captured

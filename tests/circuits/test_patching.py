@@ -10,9 +10,7 @@ from tiny_models import Hooked, prompt_pairs
 from torch import Tensor
 
 from circuits.batches import Batch, make_batches
-from circuits.errors import CircuitError
-from circuits.graph import Graph
-from circuits.interventions import (
+from circuits.donors import (
     all_but_one,
     component_sites,
     first_difference,
@@ -22,6 +20,8 @@ from circuits.interventions import (
     starts,
     zero_donor,
 )
+from circuits.errors import CircuitError
+from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import METRICS, correct, logit_difference, metric_named, preferred
 from circuits.model import Site

@@ -17,11 +17,11 @@ from circuits import calibration, planning
 from circuits.batches import make_batches
 from circuits.calibration import Clock, Rate, Sample, Seconds, fitted
 from circuits.discovery import Plan, discover
+from circuits.donors import Donor
 from circuits.engine import products
 from circuits.engine.exact import ExactRun
 from circuits.errors import CircuitError, ModelError
 from circuits.evaluation.faithfulness import Bench
-from circuits.interventions import Donor
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference

@@ -16,10 +16,7 @@ from tiny_models import FAMILIES, Hooked, prompt_pairs
 from torch import Tensor
 
 from circuits.batches import Batch, make_batches
-from circuits.engine.exact import ExactRun
-from circuits.engine.portable import PortableRun
-from circuits.graph import Graph
-from circuits.interventions import (
+from circuits.donors import (
     Donor,
     all_but_one,
     first_difference,
@@ -28,6 +25,9 @@ from circuits.interventions import (
     resample_donor,
     zero_donor,
 )
+from circuits.engine.exact import ExactRun
+from circuits.engine.portable import PortableRun
+from circuits.graph import Graph
 from circuits.metrics import logit_difference
 from circuits.model import Resume, Resumption, Site
 from circuits.models.bridge import BridgeModel, load_model

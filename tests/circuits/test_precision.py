@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.interventions import all_but_one, resample_donor
+from circuits.donors import all_but_one, resample_donor
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel, load_model

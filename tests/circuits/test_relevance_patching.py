@@ -16,11 +16,11 @@ from tiny_models import FAMILIES, Hooked
 from torch import Tensor, nn
 
 from circuits.batches import Batch
+from circuits.donors import resample_donor
 from circuits.engine.forward import trace
 from circuits.engine.linear import engine_linear
 from circuits.engine.rules import TINY, Rules, SteadyNorm, proportional
 from circuits.errors import ModelError
-from circuits.interventions import resample_donor
 from circuits.methods.method import Problem
 from circuits.methods.relevance_patching import METHOD
 from circuits.metrics import logit_difference

@@ -182,10 +182,10 @@ def test_another_draw_of_the_same_task_holds_no_prompt_that_was_discovered_on(ma
     """With the run's own seed, half of what is drawn was discovered on."""
     from circuits.evaluation.run_evaluation import prompts_of
     from circuits.models.bridge import load_model
-    from cli.evaluate import _drawn
+    from cli.run_source import drawn_prompts
 
     held = read_run(made)
-    drawn = _drawn(held, load_model("planted-ioi"), "ioi", 16, seed=0)
+    drawn = drawn_prompts(held, load_model("planted-ioi"), "ioi", 16, seed=0)
     clean = {pair.clean for pair in drawn.pairs}
     assert clean <= {pair.clean for pair in prompts_of(held, "judged")}
     assert not clean & {pair.clean for pair in prompts_of(held, "discovery")}

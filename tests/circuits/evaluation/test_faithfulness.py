@@ -10,6 +10,7 @@ from tiny_models import prompt_pairs
 
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
+from circuits.donors import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.errors import CircuitError
 from circuits.evaluation.faithfulness import (
     Bench,
@@ -21,7 +22,6 @@ from circuits.evaluation.faithfulness import (
     ratio_estimate,
     six_things,
 )
-from circuits.interventions import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.metrics import logit_difference
 from circuits.models.bridge import BridgeModel
 from circuits.patching import measure

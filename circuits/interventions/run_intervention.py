@@ -1,0 +1,181 @@
+"""An intervention on the heads of a run, the table of contents: do it -> what changed -> by chance -> downstream.
+
+The one idea: what is chosen (the factor of a sweep, the heads of a repair) is chosen on prompts that nothing is
+judged on: the run's discovery half, or the first half of prompts that no run knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from circuits.batches import Batch, make_batches
+from circuits.donors import mean_donor
+from circuits.errors import PromptError
+from circuits.evaluation.run_evaluation import PromptSet
+from circuits.interventions.downstream import Downstream, downstream
+from circuits.interventions.effect import Control, Effect, answers, controls, effect
+from circuits.interventions.intervention import (
+    Attend,
+    Intervention,
+    Mean,
+    Onto,
+    Scale,
+    require_heads,
+    require_possible,
+)
+from circuits.interventions.positions import Named, Side, require_named, require_somewhere
+from circuits.interventions.repair import Repair, candidates, repair
+from circuits.interventions.sweep import Sweep, Toward, sweep
+from circuits.metrics import metric_named
+from circuits.model import Model
+from circuits.progress import Progress, silent
+
+Kind = Literal["knock-out", "mean", "scale", "attend", "repair"]
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to `heads`. factors: of "scale", several are a sweep. onto: named positions for "attend" and
+    "repair"; the wrong ones where "repair" names none."""
+
+    kind: Kind
+    heads: tuple[str, ...] = ()
+    factors: tuple[float, ...] = ()
+    onto: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Circuitry:
+    """What a run says of heads: those that its circuit keeps, and scores by head, where there are any."""
+
+    heads: tuple[str, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it on one set of prompts. heads: those that were changed (a repair chooses them)."""
+
+    prompts: PromptSet
+    heads: tuple[str, ...]
+    effect: Effect
+    controls: tuple[Control, ...]
+    downstream: Downstream | None
+    sweep: Sweep | None = None
+    repair: Repair | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """seed: of intervals and controls. toward: what a sweep shall make the model say."""
+
+    circuit: Circuitry
+    seed: int = 0
+    batch_size: int = 64
+    toward: Toward = "answer"
+
+
+def intervene(
+    model: Model, treatment: Treatment, prompts: PromptSet, asked: Asked, progress: Progress = silent
+) -> Result:
+    """One prompt set. Raises CircuitError for heads that the model lacks, positions that prompts do not name."""
+    require_heads(model.graph, treatment.heads)
+    tuning, judged = _halves(model, prompts, asked.batch_size, choosing=len(treatment.factors) > 1)
+    tried = None
+    if len(treatment.factors) > 1:
+        tried = sweep(
+            model,
+            treatment.heads,
+            treatment.factors,
+            metric_named(prompts.metric),
+            tuning=tuning,
+            judged=judged,
+            toward=asked.toward,
+            seed=asked.seed,
+            progress=progress,
+        )
+    done = _intervention(model, treatment, prompts, tuning, judged, tried.chosen if tried else None)
+    return _result(model, done, prompts, judged, asked, progress, tried=tried)
+
+
+def repair_run(
+    model: Model, good: Circuitry, shown: PromptSet, onto: tuple[str, ...], bad: PromptSet, asked: Asked,
+    progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """Gives the prompts `bad` what heads of the circuit `good` do on `shown`, which that circuit is for.
+
+    Raises CircuitError where there is no such head, or where prompts do not say what is wrong.
+    """
+    metric = metric_named(bad.metric)
+    tuning, judged = _halves(model, bad, asked.batch_size, choosing=True)
+    rule: Onto = Named(onto) if onto else Side(model)
+    for some in (tuning, judged):
+        require_named(some, onto, bad.about)
+        require_somewhere(some, rule, bad.about)
+    left = tuple(head for head in good.heads if head not in asked.circuit.heads)
+    examples = make_batches(model, shown.pairs, batch_size=asked.batch_size, names=shown.names)
+    found = candidates(model, left, examples, asked.seed)
+    fixed = repair(
+        model, found, rule, metric, tuning=tuning, judged=judged, seed=asked.seed, progress=progress
+    )
+    done = Attend(fixed.chosen, rule)
+    return _result(model, done, bad, judged, asked, progress, fixed=fixed, avoid=good.heads)
+
+
+def _result(
+    model: Model,
+    done: Intervention,
+    prompts: PromptSet,
+    judged: tuple[Batch, ...],
+    asked: Asked,
+    progress: Progress,
+    *,
+    tried: Sweep | None = None,
+    fixed: Repair | None = None,
+    avoid: tuple[str, ...] = (),
+) -> Result:
+    metric = metric_named(prompts.metric)
+    before, after = (answers(model, judged, metric, some) for some in ((), [done]))
+    outside = {*asked.circuit.heads, *avoid}
+    chance = controls(model, judged, metric, [done], circuit=outside, seed=asked.seed, progress=progress)
+    later = downstream(model, judged, [done], asked.circuit.scores, asked.seed, asked.circuit.heads)
+    return Result(prompts, done.heads, effect(before, after, asked.seed), chance, later, tried, fixed)
+
+
+def _halves(
+    model: Model, prompts: PromptSet, batch_size: int, *, choosing: bool
+) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
+    """Prompts to choose on, and prompts to judge on; the same where nothing is chosen and there are no others."""
+    pairs, names, other = prompts.pairs, prompts.names, prompts.means_from
+    if choosing and other is None:
+        half = len(pairs) // 2
+        if half < 2:
+            raise PromptError(
+                f"{len(pairs)} {prompts.about} are too few to choose on one half. Give 4 or more."
+            )
+        pairs, names, other = pairs[half:], names[half:], pairs[:half]
+    judged = make_batches(model, pairs, batch_size=batch_size, names=names)
+    return (make_batches(model, other, batch_size=batch_size) if other else judged), judged
+
+
+def _intervention(
+    model: Model,
+    treatment: Treatment,
+    prompts: PromptSet,
+    tuning: tuple[Batch, ...],
+    judged: tuple[Batch, ...],
+    factor: float | None,
+) -> Intervention:
+    """Raises CircuitError where it cannot be done on these prompts."""
+    done: Intervention
+    if treatment.kind == "mean":
+        done = Mean(treatment.heads, mean_donor(model, tuning))
+    elif treatment.kind == "attend":
+        require_named(judged, treatment.onto, prompts.about)
+        done = Attend(treatment.heads, Named(treatment.onto))
+    else:
+        done = Scale(treatment.heads, factor if factor is not None else (*treatment.factors, 0.0)[0])
+    require_possible(model, judged, [done])
+    return done

@@ -1,0 +1,254 @@
+"""`circuit intervene`: what becomes of a model's answers when something is done to named heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.guard import guarded
+from cli.run_source import folder_beside, known_tasks, methods_of, model_of, prompt_sets
+
+if TYPE_CHECKING:
+    from circuits.evaluation.run_evaluation import PromptSet
+    from circuits.graph import Graph
+    from circuits.interventions.run_intervention import Asked, Circuitry, Result, Treatment
+    from circuits.models.bridge import BridgeModel
+    from circuits.progress import Progress
+    from circuits.runs import RunFolder
+
+RECORD = "intervention.json"
+"""By which an intervention's folder is known."""
+
+
+@guarded
+def intervene(
+    run: Annotated[Path, typer.Argument(help="A run folder, as `circuit discover` makes them.")],
+    knock_out: Annotated[bool, typer.Option("--knock-out", help="Heads put out nothing.")] = False,
+    mean: Annotated[bool, typer.Option("--mean", help="Heads put out their mean over prompts.")] = False,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Heads' value vectors times this; repeat for a sweep, one of which is chosen on other prompts."
+        ),
+    ] = None,
+    attend: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The last token's attention goes here alone: a position that prompts name; repeat for more."
+        ),
+    ] = None,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GOOD_RUN",
+            help="Give RUN's task what heads do on GOOD_RUN's, a task that the same model does well: heads that "
+            "GOOD_RUN's circuit has and RUN's lacks, and that look at what is wrong, are told to do so here.",
+        ),
+    ] = None,
+    onto: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --repair: the wrong positions of RUN's prompts; those called WRONG... or holding a distractor "
+            "if not given."
+        ),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option("--head", help="A head, such as a9.h6; repeat for more. The circuit's if not given."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Whose circuit and scores; the run's first if not given."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="Another task to try it on as well; repeat for more."),
+    ] = None,
+    form: Annotated[str | None, typer.Option(help="Which form of --task.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Your own prompts instead of the run's, one JSON object a line.")
+    ] = None,
+    toward: Annotated[
+        Literal["answer", "distractor"],
+        typer.Option(help="What a sweep shall make the model say: by this the factor is chosen."),
+    ] = "answer",
+    model: Annotated[
+        str | None, typer.Option(help="The model; the one that the run names if not given.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="The first N judged prompts; all if not given.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seeds controls, intervals, other tasks; the run's if not given."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the model runs, with the same words as for discover.")
+    ] = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write; RUN-intervention if not given."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the intervention that stands there.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print intervention.json, and nothing else.")] = False,
+) -> None:
+    """Knock out, mean-ablate, scale or redirect heads: what the model answers then, by chance, and downstream.
+
+    [bold]circuit intervene runs/ioi-plain-4l --knock-out --head a1.h7[/bold]
+
+    [bold]circuit intervene runs/bad --repair runs/good[/bold]
+    """
+    from circuits.interventions.run_intervention import Asked
+    from circuits.interventions.run_intervention import intervene as on_prompts
+    from circuits.runs import read_run
+    from cli.intervention_output import Done, show, write
+    from cli.render import progress
+
+    treatment = _treatment(knock_out, mean, scale or [], attend or [], repair, onto or [], head or [])
+    _require_one_source(task or [], form, prompts, repair)
+    held, good = read_run(run), read_run(repair) if repair else None
+    folder = folder_beside(run, output, force, "intervention", RECORD)
+    tasks = known_tasks(task or [])
+    chosen = methods_of(held, [method] if method else None)[0]
+    seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
+    with progress(quiet=json) as say:
+        loaded, _ = model_of(held, model, device, None, None, say)
+        circuit = circuitry(held, chosen, loaded.graph)
+        asked = Asked(circuit, seeded, toward=toward)
+        if good:
+            results = [_repaired(held, good, method, loaded, treatment, asked, pairs, say)]
+        else:
+            treatment = _with_heads(treatment, circuit, chosen)
+            sets = _prompts(held, loaded, tasks, form, prompts, pairs, seeded)
+            results = [on_prompts(loaded, treatment, some, asked, say) for some in sets]
+    done = Done(held, good, loaded, treatment, chosen, asked, tuple(results))
+    record = write(folder, done, force=force)
+    if json:
+        from circuits.records import json_text
+
+        print(json_text(record), end="")
+        return
+    show(done, folder)
+
+
+def _treatment(
+    knock_out: bool,
+    mean: bool,
+    scale: list[float],
+    attend: list[str],
+    repair: Path | None,
+    onto: list[str],
+    heads: list[str],
+) -> Treatment:
+    """The one thing that is asked for. Raises CircuitError where there is none, or several."""
+    import math
+
+    from circuits.errors import CircuitError
+    from circuits.interventions.run_intervention import Treatment
+
+    asked = {"knock-out": knock_out, "mean": mean, "scale": scale, "attend": attend, "repair": repair}
+    kinds = [kind for kind, value in asked.items() if value]
+    if len(kinds) != 1:
+        given = f"; {' and '.join(f'--{kind}' for kind in kinds)} cannot go together" if kinds else ""
+        raise CircuitError(f"Say one thing to do: --knock-out, --mean, --scale, --attend or --repair{given}.")
+    if repair and heads:
+        raise CircuitError("--repair finds the heads itself: leave --head out, or use --attend.")
+    if onto and not repair:
+        raise CircuitError("--onto belongs to --repair. To tell heads where to attend, use --attend.")
+    if bad := [factor for factor in scale if not math.isfinite(factor)]:
+        raise CircuitError(f"--scale {bad[0]} is no factor. Give a finite number.")
+    unique = tuple(dict.fromkeys(heads))
+    return Treatment(kinds[0], unique, tuple(sorted(set(scale))), tuple(dict.fromkeys(attend or onto)))  # type: ignore[arg-type]
+
+
+def _require_one_source(
+    tasks: list[str], form: str | None, prompts: Path | None, repair: Path | None
+) -> None:
+    from circuits.errors import CircuitError
+
+    if form and not tasks:
+        raise CircuitError(f"--form {form} is a form of a task: say which with --task.")
+    if repair and (tasks or prompts):
+        raise CircuitError("--repair works on the prompts of its two runs: leave --task and --prompts out.")
+    if tasks and prompts:
+        raise CircuitError("Give either --task or --prompts FILE, not both.")
+
+
+def circuitry(run: RunFolder, method: str, graph: Graph) -> Circuitry:
+    """What the run says of heads by `method`. Raises CircuitError where the model lacks what the circuit names."""
+    from circuits.evaluation.recorded import node_scores, recorded
+    from circuits.interventions.run_intervention import Circuitry
+
+    entry = recorded(run, method, graph)
+    scores = node_scores(run, method, graph)
+    by_head = {} if scores is None else dict(zip(scores.components, scores.values.tolist(), strict=True))
+    heads = set(graph.heads)
+    return Circuitry(entry.circuit.heads, {name: value for name, value in by_head.items() if name in heads})
+
+
+def _with_heads(treatment: Treatment, circuit: Circuitry, method: str) -> Treatment:
+    """With the circuit's heads where none are named."""
+    from dataclasses import replace
+
+    from circuits.errors import CircuitError
+
+    if not (treatment.heads or circuit.heads):
+        raise CircuitError(f"The circuit of {method} holds no head. Name one with --head.")
+    return replace(treatment, heads=treatment.heads or circuit.heads)
+
+
+def _prompts(
+    run: RunFolder,
+    model: BridgeModel,
+    tasks: tuple[str, ...],
+    form: str | None,
+    prompts: Path | None,
+    pairs: int | None,
+    seed: int,
+) -> list[PromptSet]:
+    from circuits.evaluation.run_evaluation import PromptSet
+    from cli.prompt_source import own_prompts, warn_of_words
+
+    if prompts is None:
+        own, others = prompt_sets(run, model, tasks, pairs, seed, form)
+        return [own, *others]
+    mine = own_prompts(None, prompts)
+    assert mine is not None
+    some = mine.pairs[:pairs]
+    warn_of_words(model, some)
+    names = tuple(f"{prompts}, pair {i + 1}" for i in range(len(some)))
+    return [PromptSet(mine.name, some, names, mine.metric, f"prompts of {prompts.name}")]
+
+
+def _repaired(
+    run: RunFolder,
+    good: RunFolder,
+    method: str | None,
+    model: BridgeModel,
+    treatment: Treatment,
+    asked: Asked,
+    pairs: int | None,
+    say: Progress,
+) -> Result:
+    """Raises CircuitError where the runs are not of one model, or hold no prompts."""
+    from circuits.errors import RunFolderError
+    from circuits.evaluation.run_evaluation import own_prompts, prompts_of
+    from circuits.interventions.run_intervention import repair_run
+
+    bad, shown = own_prompts(run, pairs), own_prompts(good, None)
+    for held, found in ((run, bad), (good, shown)):
+        if found is None or not prompts_of(held, "discovery"):
+            raise RunFolderError(
+                f"{held.path} holds no prompts of both halves, which --repair needs. Make it with `circuit discover`."
+            )
+    assert bad is not None
+    assert shown is not None
+    hashes = [(held.run.get("model") or {}).get("weights_sha256") for held in (run, good)]
+    if hashes[0] != hashes[1]:
+        raise RunFolderError(f"{run.path} and {good.path} are runs of different models; --repair needs one.")
+    known = circuitry(good, methods_of(good, [method] if method else None)[0], model.graph)
+    return repair_run(model, known, shown, treatment.onto, bad, asked, say)

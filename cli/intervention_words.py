@@ -1,0 +1,208 @@
+"""Sentences on an intervention that both the terminal and the report use, so that they never disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cli.evaluation_words import some
+from cli.wording import estimate, number, p_value, share
+
+if TYPE_CHECKING:
+    from circuits.evaluation.faithfulness import Estimate
+    from circuits.interventions.downstream import Downstream, Head
+    from circuits.interventions.effect import Control, Effect, Shift
+    from circuits.interventions.repair import Repair
+    from circuits.interventions.run_intervention import Result, Treatment
+    from circuits.interventions.sweep import Sweep
+
+OVERRIDE = (
+    "What the override is told: the wrong positions of every prompt, judged prompts too. It therefore knows much of "
+    "the answer, and the figures are no accuracy that the model could reach by itself. They say whether what these "
+    "heads do elsewhere is what this task lacks: the rest of the circuit has to turn it into the answer."
+)
+
+
+def prompts_words(result: Result) -> str:
+    """The prompts, short enough for the title of a picture."""
+    return result.prompts.about.removeprefix("prompts of ").removesuffix(", none of them discovered on")
+
+
+def treatment_words(treatment: Treatment, heads: tuple[str, ...], factor: float | None = None) -> str:
+    """Knocking out a1.h7; telling the last token's attention of a1.h7 to go to S1."""
+    named = some(heads)
+    if treatment.kind == "scale":
+        return f"Scaling the values of {named} by {factor:g}"
+    if treatment.kind == "mean":
+        return f"Replacing what {named} put out by the mean over prompts"
+    if treatment.kind == "knock-out":
+        return f"Knocking out {named}"
+    where = ", ".join(treatment.onto) or "the wrong positions"
+    return f"Telling the last token's attention of {named} to go to {where} alone"
+
+
+def factor_of(treatment: Treatment, result: Result) -> float | None:
+    """The factor that the result is stated for."""
+    if result.sweep:
+        return result.sweep.chosen
+    return treatment.factors[0] if treatment.factors else None
+
+
+def effect_words(found: Effect) -> str:
+    """What changed, with the count of prompts that turned."""
+    return (
+        f"correct {_moved(found.correct)}; prefers the answer {_moved(found.preferred)}; says a distractor first "
+        f"{_moved(found.distracted)}; metric {number(found.metric.before.value)} to "
+        f"{number(found.metric.after.value)} (change {estimate(found.metric.change)}). Of {found.n_prompts} prompts "
+        f"{found.fixed} became correct and {found.new_errors} are new errors."
+    )
+
+
+def _moved(shift: Shift) -> str:
+    return f"{shift.before.value:.1%} to {shift.after.value:.1%} (change {_points(shift.change)})"
+
+
+def _points(value: Estimate) -> str:
+    """+12.0 points [8.0, 16.0]."""
+    low, high = (number(100 * x, 1) for x in (value.low, value.high))
+    return f"{100 * value.value + 0.0:+.1f} points [{low}, {high}]"
+
+
+def control_words(control: Control) -> str:
+    """Whether chance does it as well."""
+    band, n = control.metric, len(control.drawn)
+    spread = f"{number(min(band.changes))} to {number(max(band.changes))}"
+    what = _drawn_words(control)
+    start = (
+        f"On {control.n_prompts} prompts {n} {what} change the metric by {spread} (here {number(band.own)})"
+    )
+    if not control.as_good:
+        return f"{start}: none as far (p {p_value(band.p_value)})."
+    verdict = {
+        "random heads": "so the effect is not owed to these heads",
+        "random positions": "so the effect is not owed to where they look",
+    }[control.kind]
+    rare = band.p_value <= 0.1
+    tail = "few, but some" if rare else verdict
+    return f"{start}: {band.reached} of them at least as far (p {p_value(band.p_value)}), {tail}."
+
+
+def _drawn_words(control: Control) -> str:
+    if control.matched is None:
+        return "draws of as many random positions, with the same heads,"
+    layers = "in the same layers" if control.matched == len(control.drawn) else "anywhere"
+    if 0 < control.matched < len(control.drawn):
+        layers = f"({control.matched} in the same layers, which have no more outside the circuit, the rest anywhere)"
+    return f"random sets of as many heads {layers}"
+
+
+def control_lines(result: Result) -> Iterator[str]:
+    kinds = [control.kind for control in result.controls]
+    yield from map(control_words, result.controls)
+    if "random heads" not in kinds:
+        yield "There is no control by random heads: too few heads are left to draw from."
+
+
+def downstream_words(found: Downstream | None) -> str:
+    """The later heads that changed most, and whether the circuit's scores say so."""
+    if found is None:
+        return (
+            "Later heads: there are none, or the engine that reads their attention does not serve the model."
+        )
+    most = sorted(found.heads, key=lambda head: -abs(head.attribution.change.value))[:3]
+    changed = "; ".join(_head_words(head) for head in most)
+    return (
+        f"Of {len(found.heads)} later heads these change most in what they write onto the logit difference: "
+        f"{changed}. {members_words(found)} {prediction_words(found)}"
+    )
+
+
+def members_words(found: Downstream) -> str:
+    """What becomes of the circuit's later heads together."""
+    if not (members := found.members):
+        return "None of them is in the circuit."
+    before, after = (
+        sum(getattr(head.attribution, side).value for head in members) for side in ("before", "after")
+    )
+    paid = ", ".join(
+        f"{name} {' to '.join(number(_mean(members, name, side), 3) for side in ('before', 'after'))}"
+        for name in members[0].attention
+    )
+    return (
+        f"The circuit's {len(members)} later heads together write {number(before)} to {number(after)} logits"
+        + (f"; their mean attention goes to {paid}." if paid else ".")
+    )
+
+
+def _mean(heads: tuple[Head, ...], name: str, side: str) -> float:
+    values = [getattr(head.attention[name], side).value for head in heads]
+    return float(sum(values) / len(values))
+
+
+def _head_words(head: Head) -> str:
+    paid = sorted(head.attention.items(), key=lambda item: -abs(item[1].change.value))[:2]
+    moves = ", ".join(f"{name} {number(s.before.value)} to {number(s.after.value)}" for name, s in paid)
+    shift = head.attribution
+    wrote = f"{number(shift.before.value)} to {number(shift.after.value)} logits"
+    return f"{head.name} {wrote}" + (f" (attention to {moves})" if moves else "")
+
+
+def prediction_words(found: Downstream) -> str:
+    if found.sizes is None:
+        return "The run scores too few of them to say what its circuit predicts."
+    verdict = (
+        "as the circuit predicts" if found.predicted else "so what the circuit predicts is not borne out"
+    )
+    signed = "" if found.signed is None else f"; {number(found.signed.rho)} with signs"
+    return (
+        f"Sizes of change and sizes of the run's scores: Spearman {number(found.sizes.rho)} "
+        f"(p {p_value(found.sizes.p_value)}{signed}), {verdict}."
+    )
+
+
+def sweep_words(sweep: Sweep) -> str:
+    wanted = "answers" if sweep.toward == "answer" else "distractors"
+    return (
+        f"Of the factors {', '.join(f'{f:g}' for f in sweep.factors)}, {sweep.chosen:g} makes the model say {wanted} "
+        f"most often on {sweep.tuning[0].n_prompts} prompts that it is not judged on; what follows is that factor on "
+        f"{sweep.judged[0].n_prompts} others."
+    )
+
+
+def repair_words(found: Repair) -> Iterator[str]:
+    """Where candidates look, what was chosen, and what it does to judged prompts."""
+    for candidate in found.candidates:
+        paid = ", ".join(f"{name} {number(value)}" for name, value in candidate.attention.items())
+        look = {"wrong": "looks at what is wrong", "right": "looks at what is right"}.get(
+            candidate.direction, "looks at neither side"
+        )
+        yield (
+            f"{candidate.head} {look} on the good task: {estimate(candidate.wrong)} on wrong positions (even "
+            f"attention {number(candidate.even)}), {estimate(candidate.right)} on right ones ({paid})."
+        )
+    steps = ", then ".join(f"{head} ({share_:.1%})" for head, share_ in found.steps)
+    yield f"Correct on tuning prompts: {found.tuning_before:.1%} as it is; {steps}."
+    none = found.together.correct.before
+    alone = "; ".join(f"{head} alone {share(found.alone[head].correct.after)}" for head in found.alone)
+    yield (
+        f"Correct on judged prompts: none {share(none)}; {alone}; chosen ({', '.join(found.chosen)}) "
+        f"{share(found.together.correct.after)}."
+    )
+    if found.together.correct.change.low <= 0:
+        yield "The share of right answers is not shown to rise on judged prompts (its interval holds 0 or less)."
+    if found.steps[-1][1] <= found.tuning_before:
+        yield "No head raises the share of right answers on tuning prompts: nothing is repaired."
+
+
+def result_lines(treatment: Treatment, result: Result) -> Iterator[str]:
+    """All that is said of one prompt set."""
+    if result.repair:
+        yield from repair_words(result.repair)
+    if result.sweep:
+        yield sweep_words(result.sweep)
+    done = treatment_words(treatment, result.heads, factor_of(treatment, result))
+    yield f"{done}, on {result.effect.n_prompts} {result.prompts.about}: {effect_words(result.effect)}"
+    yield from control_lines(result)
+    yield downstream_words(result.downstream)
+    if treatment.kind == "repair":
+        yield OVERRIDE
