@@ -42,6 +42,12 @@ def discover(
         Path | None,
         typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False),
     ] = None,
+    corrupt_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="The corrupted twins, where both files are JSON lists of [prompt, label].", dir_okay=False
+        ),
+    ] = None,
     method: MethodNames = None,
     set_: Annotated[
         list[str] | None,
@@ -54,7 +60,8 @@ def discover(
     pairs: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
+            min=2,
+            help="Prompt pairs to draw, half to discover on; 500 or as many as the task has. Of your own, the first.",
         ),
     ] = None,
     budget: Annotated[
@@ -99,6 +106,12 @@ def discover(
         ),
     ] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    bos: Annotated[
+        bool,
+        typer.Option(
+            "--bos/--no-bos", help="Whether prompts begin with the model's BOS token, if it has one."
+        ),
+    ] = True,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +198,7 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
-    own = own_prompts(options["task"], options["prompts"])
+    own = own_prompts(options["task"], options["prompts"], options["corrupt_prompts"])
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
     methods = _configured(options["method"] or list(CORE_METHODS), settings)
     source = find_model(options["model"])
@@ -198,11 +211,12 @@ def prepared(options: Mapping[str, Any], show: Progress) -> Ready:
     from circuits.models.bridge import load_model
 
     show("loading the model", 0, 1)
-    model = load_model(source, device=options["device"], dtype=options["dtype"], memory=memory)
+    where = {name: options[name] for name in ("device", "dtype")}
+    model = load_model(source, **where, prepend_bos=options["bos"], memory=memory)
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
-    _warn_of_words(model, drawn)
+    _warn_of_prompts(model, drawn)
     plan = Plan(
         methods,
         options["metric"] or drawn.metric,
@@ -308,7 +322,7 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
     return output
 
 
-def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
+def _warn_of_prompts(model: BridgeModel, drawn: Prompts) -> None:
     from circuits.batches import unknown_words
     from cli.render import warning
 
@@ -316,6 +330,11 @@ def _warn_of_words(model: BridgeModel, drawn: Prompts) -> None:
     if missing:
         some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
         warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
+    if drawn.unplaced:
+        warning(
+            f"{drawn.unplaced} of {len(drawn.pairs)} prompts are not of the layout of colored objects: of their "
+            "positions END alone has a name."
+        )
 
 
 def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:

@@ -223,7 +223,8 @@ def _model(
         ) from None
     show("loading the model", 0, 1)
     kind = dtype or str(config.get("dtype", "float32"))
-    loaded = load_model(source, device=device, dtype=kind, memory=memory)
+    bos = bool(config.get("bos", True))
+    loaded = load_model(source, device=device, dtype=kind, prepend_bos=bos, memory=memory)
     show("loading the model", 1, 1)
     same = weights_hash(loaded.directory) == known.get("weights_sha256")
     if not same and not name and "weights_sha256" in known:

@@ -36,8 +36,6 @@ from circuits.work import Workload
 FLAT = 1e-6
 """Below this clean and corrupt metrics do not differ, and a share of their difference has no meaning."""
 
-UNIT = "(clean - patched) / |mean (clean - corrupt)|"
-
 
 class PathPatchingOptions(Options):
     receivers: str = Field(
@@ -72,7 +70,7 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
     samples, whole = path_effects(model, problem, senders, paths, METHOD.name)
     details = {
         "options": options.model_dump(),
-        "unit": UNIT,
+        "unit": "(clean - patched) / |mean (clean - corrupt)|",
         "receivers": list(receivers),
         "whole_effect": whole,
     }

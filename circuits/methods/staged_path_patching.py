@@ -24,7 +24,7 @@ from pydantic import Field
 from circuits.circuit import Circuit
 from circuits.graph import LOGITS, Graph
 from circuits.methods.method import Method, Options, Problem
-from circuits.methods.path_patching import UNIT, Paths, path_effects
+from circuits.methods.path_patching import Paths, path_effects
 from circuits.model import Model
 from circuits.patching import require_engine
 from circuits.rehearsal import rehearsed
@@ -106,7 +106,7 @@ def score(model: Model, problem: Problem, options: StagedPathPatchingOptions) ->
     rule = f"largest {options.share:g} of components in each of {len(stages)} stages of path patching"
     details: dict[str, object] = {
         "options": options.model_dump(),
-        "unit": f"{UNIT}, over the largest of its stage",
+        "unit": "share of the largest effect of its stage",
         "whole_effect": stages[0].whole,
         "stages": [stage.record() for stage in stages],
         "notes": list(_notes(names, stages)),
