@@ -16,16 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from tiny_models import (
-    ADDITIVE,
-    COVERED,
-    FAMILIES,
-    Hooked,
-    prompt_pairs,
-    read_model,
-    write_gpt2_shape,
-    write_model,
-)
+from tiny_models import ADDITIVE, COVERED, FAMILIES, Hooked, prompt_pairs, read_model, write_model
 
 from circuits.methods.method import Problem
 from circuits.models.bridge import BridgeModel, load_model
@@ -47,12 +38,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent")
     return SHARED
-
-
-@pytest.fixture(scope="session")
-def gpt2_medium(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory named gpt2-medium: random weights of its shape, but of little width, and its tokenizer."""
-    return write_gpt2_shape(tmp_path_factory.mktemp("hub") / "gpt2-medium", shared / "tokenizers" / "gpt2")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from tiny_models import write_gpt2_shape
 
 from circuits.progress import silent
 from circuits.runs import read_run
@@ -33,10 +34,17 @@ def published(shared: Path) -> tuple[str, ...]:
     )
 
 
+@pytest.fixture
+def gpt2_medium(shared: Path, tmp_path: Path) -> Path:
+    """Random weights of its shape, but of little width, and its own tokenizer."""
+    return write_gpt2_shape(tmp_path / "gpt2-medium", shared / "tokenizers" / "gpt2")
+
+
+@pytest.mark.slow
 def test_the_configs_of_gpt2_medium_run_and_can_be_compared(
     circuit: Invoke, gpt2_medium: Path, published: tuple[str, ...], tmp_path: Path
 ) -> None:
-    few = ("--model", gpt2_medium, "--pairs", "6")
+    few = ("--model", gpt2_medium, "--pairs", "4")
     for name, prompts in zip(NAMES, ((), published), strict=True):
         config = ROOT / "configs" / f"{name}.yaml"
         result = circuit("discover", "--config", config, "--output", f"runs/{name}", *few, *prompts)
@@ -62,9 +70,10 @@ def test_the_configs_of_gpt2_medium_run_and_can_be_compared(
 
 
 def test_prompts_of_two_lists_go_where_prompts_go(
-    circuit: Invoke, gpt2_medium: Path, published: tuple[str, ...], tmp_path: Path
+    circuit: Invoke, shared: Path, published: tuple[str, ...], tmp_path: Path
 ) -> None:
-    options = (*published, "--model", gpt2_medium, "--pairs", "6", "--method", "logit-attribution")
+    small = write_gpt2_shape(tmp_path / "small", shared / "tokenizers" / "gpt2", n_layers=2, n_heads=2)
+    options = (*published, "--model", small, "--pairs", "6", "--method", "logit-attribution")
     said = json.loads(circuit("plan", *options, "--no-bos", "--json").stdout)
     assert said["prompts"]["pairs"] == 6
     with_bos = json.loads(circuit("plan", *options, "--json").stdout)
@@ -74,10 +83,10 @@ def test_prompts_of_two_lists_go_where_prompts_go(
     assert "not of the layout" not in result.stderr
     run = read_run(tmp_path / "run")
     assert set(run.prompts[0].positions) == {"OBJECT", "RIGHT", "WRONG1", "WRONG2", "ASKED", "END"}
-    model, same = _model(run, str(gpt2_medium), "cpu", None, None, silent)  # as `circuit evaluate` loads it
+    model, same = _model(run, str(small), "cpu", None, None, silent)  # as `circuit evaluate` loads it
     assert same
     assert model.bos is None
-    roles = circuit("heads", gpt2_medium, *published, "--pairs", "4", "--role", "content-gatherer", "--json")
+    roles = circuit("heads", small, *published, "--pairs", "4", "--role", "content-gatherer", "--json")
     assert json.loads(roles.stdout)["prompts"] == {"task": "cobjs_data_42", "form": "", "n": 4}
 
 
