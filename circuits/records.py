@@ -7,6 +7,7 @@ reads back exactly (JSON) or to nine significant digits (tables), and lines end 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -114,6 +115,17 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, encoding="utf-8", keep_default_na=False, na_values=[""])
     except ValueError as problem:  # pandas' parser errors and bad UTF-8 are ValueErrors
+        raise _damaged(path, f"it is no table ({problem})") from problem
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The same table as texts, column by column: without pandas, which takes longer to import than to read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+        columns = zip(*rows, strict=True) if rows else ([] for _ in header)
+        return {name: list(column) for name, column in zip(header, columns, strict=True)}
+    except (ValueError, csv.Error) as problem:  # no header, rows of unequal length, bad UTF-8, an open quote
         raise _damaged(path, f"it is no table ({problem})") from problem
 
 

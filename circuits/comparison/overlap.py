@@ -10,18 +10,21 @@ they do not state, so all are here, each by its own name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaln
 
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
 from circuits.scores import Scores
 from circuits.statistics import Correlation, rank_correlation
+
+_log_gamma = np.frompyfunc(math.lgamma, 1, 1)
+"""scipy's would take longer to import than a comparison takes."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def shared_distribution(
     cells = np.stack(
         [shared, first_size - shared, second_size - shared, universe - first_size - second_size + shared]
     )
-    ways = -gammaln(cells + 1).sum(0)
+    ways = -_log_gamma(cells + 1).astype(float).sum(0)
     weight = np.exp(ways - ways.max())
     return low, np.asarray(weight / weight.sum())
 

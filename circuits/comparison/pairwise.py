@@ -215,10 +215,10 @@ def redrawn_circuits(marks: Marks, seed: tuple[int, int]) -> np.ndarray:
     n = int(marks.kept[measured].sum())
     circuits = np.zeros((1 + REDRAWS if errors.any() else 1, len(marks.kept)), dtype=bool)
     if n:
-        scores = marks.scores[measured]
+        scores, errors = marks.scores[measured], errors[measured]
         circuits[0, measured[np.argsort(-np.abs(scores), kind="stable")[:n]]] = True
         for row in circuits[1:]:
-            sizes = np.abs(rng.normal(scores, errors[measured]))
+            sizes = np.abs(scores + errors * rng.standard_normal(len(scores)))
             row[measured[np.argpartition(-sizes, n - 1)[:n]]] = True
     return np.packbits(circuits, axis=1)
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from circuits.circuit import ends
 from circuits.errors import CircuitError, RunFolderError
 from circuits.exchange.run_folder import UNKNOWN_MODEL, circuit_of_run
 from circuits.graph import Graph
-from circuits.runs import read_run
+from circuits.runs import read_records
 from circuits.scored_circuit import ScoredCircuit
 
 Granularity = Literal["node", "edge"]
@@ -49,7 +48,7 @@ def read_side(run: str, method: str | None = None) -> Side:
     if not path.exists() and ":" in run:
         before, _, after = run.rpartition(":")
         path, chosen = Path(before), after
-    held = read_run(path)
+    held = read_records(path)
     scored = circuit_of_run(held, chosen)
     name = path.absolute().name + (f":{chosen}" if chosen and chosen != method else "")
     if not scored.scores and not scored.edges:
@@ -147,7 +146,7 @@ def scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
         return scored.edges
     if scored.granularity == "node":
         return scored.scores
-    return {node for edge in (*scored.edges, *(scored.circuit.edges or ())) for node in ends(edge)}
+    return scored.touched
 
 
 def kept_names(side: Side, granularity: Granularity) -> tuple[str, ...]:
