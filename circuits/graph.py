@@ -172,7 +172,5 @@ def _places(graph: Graph) -> dict[str, tuple[int, int]]:
     """Made once a shape: every run folder that is read brings a graph of its own."""
     row, column = ({name: i for i, name in enumerate(names)} for names in (graph.sources, graph.readers))
     return {
-        edge: (row[source], column[reader])
-        for edge in graph.edges()
-        for source, reader in [edge.split("->")]
+        edge: (row[source], column[reader]) for edge in graph.edges() for source, reader in [edge.split("->")]
     }

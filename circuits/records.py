@@ -11,7 +11,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -120,13 +120,20 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_columns(path: Path) -> dict[str, list[str]]:
     """The same table as texts, column by column: without pandas, which takes longer to import than to read."""
+    cells: list[str] = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file, strict=True)
-        columns = zip(*rows, strict=True) if rows else ([] for _ in header)
-        return {name: list(column) for name, column in zip(header, columns, strict=True)}
-    except (ValueError, csv.Error) as problem:  # no header, rows of unequal length, bad UTF-8, an open quote
+            rows = csv.reader(file, strict=True)
+            header = next(rows, None)
+            if not header:
+                raise ValueError("it is empty")
+            for row in rows:
+                if len(row) != len(header):
+                    raise ValueError(f"line {rows.line_num} has {len(row)} cells, not {len(header)}")
+                cells += row  # and no list of lists, over which Python would look for garbage
+    except (ValueError, csv.Error) as problem:  # bad UTF-8 is a ValueError too
         raise _damaged(path, f"it is no table ({problem})") from problem
+    return {name: cells[i :: len(header)] for i, name in enumerate(header)}
 
 
 def _damaged(path: Path, reason: str) -> RunFolderError:

@@ -92,7 +92,9 @@ def _scores(table: Table, names: list[str]) -> dict[str, Measured]:
     """Name -> score of every row that has both."""
     errors = table.get("stderr") or [""] * len(names)
     rows = zip(names, table["score"], errors, strict=True)
-    return _known({name: _measured(score or None, error or None) for name, score, error in rows if name})
+    return {
+        name: (float(score), float(error) if error else None) for name, score, error in rows if name and score
+    }
 
 
 def _measured(score: object, error: object) -> Measured | None:
