@@ -50,7 +50,7 @@ def compare(
     [bold]circuit compare runs/ioi-gpt2 --reference papers.json:ioi_wang2022[/bold]
     """
     from circuits.comparison.pairwise import compare as compared
-    from circuits.comparison.references import match_reference, read_reference
+    from circuits.comparison.references import match_edges, match_reference, read_reference
     from circuits.comparison.sides import granularities, notes, read_sides
     from circuits.runs import check_output
     from cli.comparison_output import RECORD, comparison_record, write_comparison
@@ -61,7 +61,8 @@ def compare(
     sides = read_sides(runs, method)
     kinds = granularities(sides, nodes) if len(sides) > 1 or not known else ()
     found = [pair for kind in kinds for pair in compared(sides, kind, seed)]
-    matches = [match_reference(side, entry) for entry in known for side in sides]
+    pairs = [(side, entry) for entry in known for side in sides]
+    matches = [m for pair in pairs for m in (match_reference(*pair), match_edges(*pair)) if m]
     remarks = notes(sides, kinds)
     record = comparison_record(sides, found, matches, remarks, seed)
     if output is not None:

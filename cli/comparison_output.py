@@ -65,7 +65,7 @@ def _side(side: Side) -> dict[str, Any]:
 def _pair(found: Comparison, with_names: bool) -> dict[str, Any]:
     names = () if with_names else ("shared", "only_first", "only_second", "left_out")
     shown = [field.name for field in fields(found) if field.name not in names]
-    return plain({name: getattr(found, name) for name in shown}) | {"union": found.union}
+    return {name: plain(getattr(found, name)) for name in shown} | {"union": found.union}
 
 
 def overlap_table(found: Sequence[Comparison]) -> pd.DataFrame:
