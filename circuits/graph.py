@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 
 from circuits.errors import CircuitError
@@ -66,6 +66,13 @@ class Graph:
 
     def node(self, name: str) -> Node:
         """The place of `name`. Raises CircuitError where this model has no such node."""
+        return self._nodes.get(name) or self._named(name)
+
+    @cached_property
+    def _nodes(self) -> dict[str, Node]:
+        return {name: self._named(name) for name in (*self.sources, LOGITS)}
+
+    def _named(self, name: str) -> Node:
         if name in (INPUT, LOGITS):
             return Node(name, -1 if name == INPUT else self.n_layers)
         if match := _HEAD.fullmatch(name):
@@ -106,9 +113,10 @@ class Graph:
         wanted = None if among is None else {INPUT, LOGITS, *among}
         nodes = [n for n in (*self.sources, LOGITS) if wanted is None or n in wanted]
         for target in nodes:
+            entries = self.inputs(target)
             for source in nodes:
                 if self.feeds(source, target):
-                    yield from (f"{source}->{entry}" for entry in self.inputs(target))
+                    yield from (f"{source}->{entry}" for entry in entries)
 
     @cached_property
     def readers(self) -> tuple[str, ...]:
@@ -136,12 +144,7 @@ class Graph:
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
         """Every legal edge -> its row and column in an edge matrix [source, reader], in the order of `edges`."""
-        row, column = ({name: i for i, name in enumerate(names)} for names in (self.sources, self.readers))
-        return {
-            edge: (row[source], column[reader])
-            for edge in self.edges()
-            for source, reader in [edge.split("->")]
-        }
+        return _places(self)
 
     def require_edges(self, edges: Iterable[str]) -> None:
         """Raises CircuitError naming the first of `edges` that this model does not have."""
@@ -162,3 +165,12 @@ class Graph:
         """(source, target) of every legal edge between the nodes `among`, q, k and v inputs taken together."""
         nodes = [n for n in (*self.sources, LOGITS) if n in {INPUT, LOGITS, *among}]
         yield from ((u, v) for v in nodes for u in nodes if self.feeds(u, v))
+
+
+@lru_cache(maxsize=8)
+def _places(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Made once a shape: every run folder that is read brings a graph of its own."""
+    row, column = ({name: i for i, name in enumerate(names)} for names in (graph.sources, graph.readers))
+    return {
+        edge: (row[source], column[reader]) for edge in graph.edges() for source, reader in [edge.split("->")]
+    }

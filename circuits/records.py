@@ -7,10 +7,11 @@ reads back exactly (JSON) or to nine significant digits (tables), and lines end 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -115,6 +116,24 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, encoding="utf-8", keep_default_na=False, na_values=[""])
     except ValueError as problem:  # pandas' parser errors and bad UTF-8 are ValueErrors
         raise _damaged(path, f"it is no table ({problem})") from problem
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The same table as texts, column by column: without pandas, which takes longer to import than to read."""
+    cells: list[str] = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, None)
+            if not header:
+                raise ValueError("it is empty")
+            for row in rows:
+                if len(row) != len(header):
+                    raise ValueError(f"line {rows.line_num} has {len(row)} cells, not {len(header)}")
+                cells += row  # and no list of lists, over which Python would look for garbage
+    except (ValueError, csv.Error) as problem:  # bad UTF-8 is a ValueError too
+        raise _damaged(path, f"it is no table ({problem})") from problem
+    return {name: cells[i :: len(header)] for i, name in enumerate(header)}
 
 
 def _damaged(path: Path, reason: str) -> RunFolderError:

@@ -193,26 +193,48 @@ def write_records(
         write_table(folder / PARTS, parts)
 
 
-def read_run(path: str | Path) -> RunFolder:
-    """The run at `path`. Raises RunFolderError where it is missing, damaged, or of a newer format."""
+@dataclass(frozen=True)
+class RunRecords:
+    """What a run folder says of its circuits, tables and prompts unread: see RunFolder."""
+
+    path: Path
+    run: dict[str, Any]
+    circuit: dict[str, Any]
+
+
+def read_records(path: str | Path) -> RunRecords:
+    """The records of the run at `path`. Raises RunFolderError as read_run does."""
     path = Path(path)
     _check_complete(path)
     try:
         run = read_json(path / RECORD)
         _check_version(path, run.get("format_version"))
+        return RunRecords(path, run, read_json(path / "circuit.json"))
+    except OSError as problem:
+        raise _unreadable(path, problem) from problem
+
+
+def read_run(path: str | Path) -> RunFolder:
+    """The run at `path`. Raises RunFolderError where it is missing, damaged, or of a newer format."""
+    records = read_records(path)
+    path = records.path
+    try:
         return RunFolder(
             path=path,
-            run=run,
+            run=records.run,
             prompts=read_prompts(path / "prompts.jsonl"),
             nodes=read_table(path / "nodes.csv"),
             edges=read_table(path / "edges.csv"),
-            circuit=read_json(path / "circuit.json"),
+            circuit=records.circuit,
             evaluation=read_json(path / "evaluation.json"),
             parts=read_table(path / PARTS) if (path / PARTS).is_file() else None,
         )
     except OSError as problem:
-        name = problem.filename or path
-        raise RunFolderError(f"{name} cannot be read: {problem.strerror or problem}.") from problem
+        raise _unreadable(path, problem) from problem
+
+
+def _unreadable(path: Path, problem: OSError) -> RunFolderError:
+    return RunFolderError(f"{problem.filename or path} cannot be read: {problem.strerror or problem}.")
 
 
 def _check_complete(path: Path) -> None:

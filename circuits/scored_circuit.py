@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from circuits.circuit import Circuit, edge_circuit
+from circuits.circuit import Circuit, edge_circuit, ends
 from circuits.errors import CircuitError
 from circuits.graph import Graph
 from circuits.scores import Scores
@@ -42,6 +43,11 @@ class ScoredCircuit:
     @property
     def granularity(self) -> str:
         return "node" if self.circuit.edges is None else "edge"
+
+    @cached_property
+    def touched(self) -> frozenset[str]:
+        """The nodes of every edge that is kept or scored."""
+        return frozenset(node for edge in {*self.edges, *(self.circuit.edges or ())} for node in ends(edge))
 
     @property
     def listed(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 Correction = Literal["holm", "bonferroni", "benjamini-hochberg"]
 
@@ -139,6 +138,8 @@ def adjust_pvalues(
     Raises ValueError for another method.
     """
     if method == "benjamini-hochberg":
+        from scipy import stats  # it takes half a second to import, which `circuit compare` need not wait for
+
         return np.asarray(stats.false_discovery_control(pvalues)) if len(pvalues) else pvalues
     if method == "holm":
         return np.asarray(np.minimum(_holm(pvalues), 1.0))
@@ -238,5 +239,7 @@ def rank_correlation(
     """
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
+    from scipy import stats
+
     result = stats.spearmanr(a, b)
     return Correlation(float(result.statistic), float(result.pvalue))

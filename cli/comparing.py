@@ -66,12 +66,13 @@ def compared(request: Request, show: Progress, load: Loader | None = None) -> Co
 
     load: what loads models, where any are needed; None: anew.
     """
-    from circuits.comparison.references import match_reference, read_reference
+    from circuits.comparison.references import match_edges, match_reference, read_reference
     from circuits.comparison.sides import matched_by
 
     known = [read_reference(text) for text in request.references]
     sides = _sides(request)
-    matches = tuple(match_reference(side, entry) for entry in known for side in sides)
+    pairs = [(side, entry) for entry in known for side in sides]
+    matches = tuple(m for pair in pairs for m in (match_reference(*pair), match_edges(*pair)) if m)
     models = _models(request)
     by_behaviour = matched_by(sides, request.align) == "behaviour"
     if by_behaviour:

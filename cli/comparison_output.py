@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.records import write_json, write_table, write_text
+from circuits.records import plain, write_json, write_table, write_text
 from circuits.runs import writing_run
 from cli.comparison_words import ALIGNMENT_NULLS, NULLS
 
@@ -103,9 +103,9 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def _pair(found: Comparison, with_names: bool) -> dict[str, Any]:
-    names = ("shared", "only_first", "only_second", "left_out")
-    record = asdict(found) | {"union": found.union}
-    return record if with_names else {key: value for key, value in record.items() if key not in names}
+    names = () if with_names else ("shared", "only_first", "only_second", "left_out")
+    shown = [field.name for field in fields(found) if field.name not in names]
+    return {name: plain(getattr(found, name)) for name in shown} | {"union": found.union}
 
 
 def overlap_table(found: Sequence[Comparison]) -> pd.DataFrame:

@@ -206,9 +206,10 @@ def reference_words(found: ReferenceMatch) -> str:
     figures = f"precision {number(found.precision)}, recall {number(found.recall)}, F1 {number(found.f1)}"
     chance = f"{number(found.within.expected_shared, 1)} of them, p {_equals(found.within.p_value)}"
     unscored = f"; {listed(found.unscored, 5)} not scored here" if found.unscored else ""
+    within = "layers and inputs" if found.of == "edges" else "layers"
     return (
         f"{found.run} finds {len(found.found)} of {members} {found.of} of {found.reference}: {figures}, AUROC "
-        f"{ratio(found.auroc)}; chance within layers {chance}{unscored}"
+        f"{ratio(found.auroc)}; chance within {within} {chance}{unscored}"
     )
 
 

@@ -43,6 +43,12 @@ def discover(
         Path | None,
         typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False),
     ] = None,
+    corrupt_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="The corrupted twins, where both files are JSON lists of [prompt, label].", dir_okay=False
+        ),
+    ] = None,
     method: MethodNames = None,
     set_: Annotated[
         list[str] | None,
@@ -55,7 +61,8 @@ def discover(
     pairs: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Prompt pairs to draw, half to discover on; 500 or as many as the task has."
+            min=2,
+            help="Prompt pairs to draw, half to discover on; 500 or as many as the task has. Of your own, the first.",
         ),
     ] = None,
     budget: Annotated[
@@ -100,6 +107,12 @@ def discover(
         ),
     ] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    bos: Annotated[
+        bool,
+        typer.Option(
+            "--bos/--no-bos", help="Whether prompts begin with the model's BOS token, if it has one."
+        ),
+    ] = True,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -190,12 +203,12 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
-    from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
+    from cli.prompt_source import draw_prompts, own_prompts
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
-    own = own_prompts(options["task"], options["prompts"])
+    own = own_prompts(options["task"], options["prompts"], options["corrupt_prompts"])
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
     methods = _configured(options["method"] or list(CORE_METHODS), settings)
     source = find_model(options["model"])
@@ -210,11 +223,12 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     from circuits.models.bridge import load_model
 
     show("loading the model", 0, 1)
-    model = (load or load_model)(source, device=options["device"], dtype=options["dtype"], memory=memory)
+    where = {name: options[name] for name in ("device", "dtype")}
+    model = (load or load_model)(source, **where, prepend_bos=options["bos"], memory=memory)
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
-    warn_of_words(model, drawn.pairs)
+    _warn_of_prompts(model, drawn)
     plan = Plan(
         methods,
         options["metric"] or drawn.metric,
@@ -318,6 +332,18 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
         output = next(path for path in free if not path.exists())
     check_output(output, force)
     return output
+
+
+def _warn_of_prompts(model: BridgeModel, drawn: Prompts) -> None:
+    from cli.prompt_source import warn_of_words
+    from cli.render import warning
+
+    warn_of_words(model, drawn.pairs)
+    if drawn.unplaced:
+        warning(
+            f"{drawn.unplaced} of {len(drawn.pairs)} prompts are not of the layout of colored objects: of their "
+            "positions END alone has a name."
+        )
 
 
 def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:

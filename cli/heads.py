@@ -31,6 +31,9 @@ def heads(
     prompts: Annotated[
         Path | None, typer.Option(help="Your own prompts instead of a task's, one JSON object a line.")
     ] = None,
+    corrupt_prompts: Annotated[
+        Path | None, typer.Option(help="Their twins, where both files are JSON lists of [prompt, label].")
+    ] = None,
     form: Annotated[str | None, typer.Option(help="Which form of the task.")] = None,
     role: Annotated[
         list[str] | None,
@@ -72,7 +75,7 @@ def heads(
     from cli.render import progress
 
     wanted = _roles(role)
-    own = own_prompts(task, prompts) if task or prompts else None
+    own = own_prompts(task, prompts, corrupt_prompts) if task or prompts or corrupt_prompts else None
     source = find_model(model)
     if output:
         check_output(output, force, RECORD)

@@ -13,10 +13,11 @@ from cli.run_source import folder_beside, known_tasks, methods_of, model_of, pro
 if TYPE_CHECKING:
     from circuits.evaluation.run_evaluation import PromptSet
     from circuits.graph import Graph
-    from circuits.interventions.run_intervention import Asked, Circuitry, Result, Treatment
+    from circuits.interventions.run_intervention import Circuitry, Treatment
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
     from circuits.runs import RunFolder
+    from cli.intervention_output import Done
 
 RECORD = "intervention.json"
 """By which an intervention's folder is known."""
@@ -117,15 +118,15 @@ def intervene(
     seeded = seed if seed is not None else int((held.run.get("config") or {}).get("seed", 0))
     with progress(quiet=json) as say:
         loaded, _ = model_of(held, model, device, None, None, say)
-        circuit = circuitry(held, chosen, loaded.graph)
-        asked = Asked(circuit, seeded, toward=toward)
         if good:
-            results = [_repaired(held, good, method, loaded, treatment, asked, pairs, say)]
+            done = repaired(held, good, method, loaded, treatment, seeded, say, pairs)
         else:
+            circuit = circuitry(held, chosen, loaded.graph)
+            asked = Asked(circuit, seeded, toward=toward)
             treatment = _with_heads(treatment, circuit, chosen)
             sets = _prompts(held, loaded, tasks, form, prompts, pairs, seeded)
-            results = [on_prompts(loaded, treatment, some, asked, say) for some in sets]
-    done = Done(held, good, loaded, treatment, chosen, asked, tuple(results))
+            results = tuple(on_prompts(loaded, treatment, some, asked, say) for some in sets)
+            done = Done(held, None, loaded, treatment, chosen, asked, results)
     record = write(folder, done, force=force)
     if json:
         from circuits.records import json_text
@@ -224,20 +225,21 @@ def _prompts(
     return [PromptSet(mine.name, some, names, mine.metric, f"prompts of {prompts.name}")]
 
 
-def _repaired(
+def repaired(
     run: RunFolder,
     good: RunFolder,
     method: str | None,
     model: BridgeModel,
     treatment: Treatment,
-    asked: Asked,
-    pairs: int | None,
+    seed: int,
     say: Progress,
-) -> Result:
+    pairs: int | None = None,
+) -> Done:
     """Raises CircuitError where the runs are not of one model, or hold no prompts."""
     from circuits.errors import RunFolderError
     from circuits.evaluation.run_evaluation import own_prompts, prompts_of
-    from circuits.interventions.run_intervention import repair_run
+    from circuits.interventions.run_intervention import Asked, repair_run
+    from cli.intervention_output import Done
 
     bad, shown = own_prompts(run, pairs), own_prompts(good, None)
     for held, found in ((run, bad), (good, shown)):
@@ -250,5 +252,8 @@ def _repaired(
     hashes = [(held.run.get("model") or {}).get("weights_sha256") for held in (run, good)]
     if hashes[0] != hashes[1]:
         raise RunFolderError(f"{run.path} and {good.path} are runs of different models; --repair needs one.")
-    known = circuitry(good, methods_of(good, [method] if method else None)[0], model.graph)
-    return repair_run(model, known, shown, treatment.onto, bad, asked, say)
+    mine, theirs = (methods_of(held, [method] if method else None)[0] for held in (run, good))
+    asked = Asked(circuitry(run, mine, model.graph), seed)
+    known = circuitry(good, theirs, model.graph)
+    result = repair_run(model, known, shown, treatment.onto, bad, asked, say)
+    return Done(run, good, model, treatment, mine, asked, (result,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ class Prompts:
 
     name: the task, or the file's stem. rejected: class of words -> how many the tokenizer split.
     references: source -> heads of a circuit that a paper or the model's card states for this model;
+    parsed: whether positions were read off the texts, see tasks.colored_objects.
     direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
     the edges.
     """
@@ -39,11 +40,18 @@ class Prompts:
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    parsed: bool = False
+
+    @property
+    def unplaced(self) -> int:
+        """Prompts whose layout is not known, so that their last token alone has a name."""
+        return sum(set(pair.positions) == {"END"} for pair in self.pairs) if self.parsed else 0
 
 
-def own_prompts(task: str | None, prompts: Path | None) -> Prompts | None:
+def own_prompts(task: str | None, prompts: Path | None, corrupt: Path | None = None) -> Prompts | None:
     """The prompts of the file, or None where a task is given: cheap, so asked before any work.
 
+    corrupt: the corrupted twins, where the file does not hold them.
     Raises CircuitError unless exactly one of a known task and a readable file is given.
     """
     if (task is None) == (prompts is None):
@@ -54,10 +62,21 @@ def own_prompts(task: str | None, prompts: Path | None) -> Prompts | None:
     if task is not None and task not in TASKS.names():
         raise UnknownNameError("task", task, TASKS.names())
     if prompts is None:
+        if corrupt is not None:
+            raise CircuitError(
+                f"--corrupt-prompts {corrupt} are the twins of --prompts FILE; {task} has its own."
+            )
         return None
-    from circuits.prompt_files import read_prompts
+    from circuits.prompt_files import read_prompt_lists, read_prompts
 
-    return Prompts(prompts.stem, read_prompts(prompts))
+    if corrupt is None:
+        return Prompts(prompts.stem, read_prompts(prompts))
+    from tasks.colored_objects import positions_of
+
+    pairs = tuple(
+        replace(pair, positions=positions_of(pair.clean)) for pair in read_prompt_lists(prompts, corrupt)
+    )
+    return Prompts(prompts.stem, pairs, parsed=True)
 
 
 def draw_prompts(
@@ -70,12 +89,12 @@ def draw_prompts(
     n: int | None,
     seed: int,
 ) -> Prompts:
-    """The user's own prompts where there are any, else those of the task, sampled for the model's tokenizer."""
+    """The first n of the user's own prompts where there are any, else n of the task, sampled for the tokenizer."""
     if own is None:
         return sample_task(model, TASKS.load(str(task)), form=form, corruption=corruption, n=n, seed=seed)
     if form or corruption:
         raise CircuitError("--form and --corruption belong to built-in tasks; your file holds its own pairs.")
-    return own
+    return replace(own, pairs=own.pairs[:n])
 
 
 def sample_task(

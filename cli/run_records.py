@@ -81,6 +81,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "seed": plan.seed,
             "device": ", ".join(map(str, model.devices)),
             "dtype": str(model.dtype).removeprefix("torch."),
+            "bos": model.bos is not None,
             "memory": plan.memory,
             "verify": plan.verify,
         },

@@ -89,7 +89,8 @@ def model_of(
         ) from None
     show("loading the model", 0, 1)
     kind = dtype or str(config.get("dtype", "float32"))
-    loaded = (load or load_model)(source, device=device, dtype=kind, memory=memory)
+    bos = bool(config.get("bos", True))
+    loaded = (load or load_model)(source, device=device, dtype=kind, prepend_bos=bos, memory=memory)
     show("loading the model", 1, 1)
     same = weights_hash(loaded.directory) == known.get("weights_sha256")
     if not same and not name and "weights_sha256" in known:

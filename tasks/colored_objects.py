@@ -19,11 +19,12 @@ question alone. Token layout is fixed: where every word is one token, each posit
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 from circuits.prompts import PromptPair
 from tasks.task import Lexicon, Reference, Task
-from tasks.templates import end, fill
+from tasks.templates import Span, end, fill
 from tasks.words import COLOURS, OBJECTS, SURFACES
 
 STARTS = ("there is", "you see", "I see")
@@ -32,6 +33,29 @@ LIST = (
     "{an1}{COLOR1} {OBJECT1}, and {an2}{COLOR2} {OBJECT2}."
 )
 QUESTION = " What color is the {ASKED}?\nA:"
+
+_BLOCK = re.compile(
+    r"Q: On the \w+, [\w ]+? an? (\w+) (\w+), an? (\w+) (\w+), and an? (\w+) (\w+)\. What color is the (\w+)\?\nA:$"
+)
+"""The last list and question of a prompt: colour and thing three times, and what is asked for."""
+
+
+def positions_of(prompt: str) -> dict[str, Span]:
+    """The named positions of a prompt of this layout, whoever wrote it; END alone where it is of another."""
+    found = _BLOCK.search(prompt)
+    things = [found[i] for i in (2, 4, 6)] if found else []
+    if not found or things.count(found[7]) != 1:
+        return {"END": end(prompt)}
+    asked = things.index(found[7])
+    return _positions([found.span(i) for i in (1, 3, 5)], found.span(2 + 2 * asked), asked) | {
+        "ASKED": found.span(7),
+        "END": end(prompt),
+    }
+
+
+def _positions(colours: Sequence[Span], thing: Span, asked: int) -> dict[str, Span]:
+    wrong = [span for i, span in enumerate(colours) if i != asked]
+    return {"OBJECT": thing, "RIGHT": colours[asked], "WRONG1": wrong[0], "WRONG2": wrong[1]}
 
 
 def _article(word: str) -> str:
@@ -67,20 +91,13 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
     words = _block(rng, colours, objects[:3])
     template = before + LIST + QUESTION
     clean, spans = fill(template, words | {"ASKED": objects[asked]})
-    wrong = [i for i in range(3) if i != asked]
     return PromptPair(
         clean=clean,
         corrupt=fill(template, words | {"ASKED": objects[other]})[0],
         answers=(" " + colours[asked].capitalize(),),
         distractors=(" " + colours[other].capitalize(),),
-        positions={
-            "OBJECT": spans[f"OBJECT{asked}"],
-            "RIGHT": spans[f"COLOR{asked}"],
-            "WRONG1": spans[f"COLOR{wrong[0]}"],
-            "WRONG2": spans[f"COLOR{wrong[1]}"],
-            "ASKED": spans["ASKED"],
-            "END": end(clean),
-        },
+        positions=_positions([spans[f"COLOR{i}"] for i in range(3)], spans[f"OBJECT{asked}"], asked)
+        | {"ASKED": spans["ASKED"], "END": end(clean)},
         negative=fill(template, words | {"ASKED": objects[6]})[0],
         template=f"{words['start']}, thing {asked + 1} of 3",
         key=f"{objects[asked]}|{colours[asked]}",

@@ -204,6 +204,17 @@ def write_model(name: str, directory: Path) -> None:
     write_tokenizer(directory, as_added=FAMILIES[name].config == "Qwen2Config")
 
 
+def write_gpt2_shape(directory: Path, tokenizer: Path, n_layers: int = 24, n_heads: int = 16) -> Path:
+    """A random GPT-2 of that shape and little width (GPT-2 medium's, if not given), with GPT-2's own tokenizer."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"n_layer": n_layers, "n_head": n_heads, "n_embd": 2 * n_heads, "n_inner": 32, "n_positions": 128}
+    GPT2LMHeadModel(GPT2Config(**sizes, initializer_range=0.5)).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(directory)
+    return directory
+
+
 def read_model(directory: Path) -> Any:
     """The same files through transformers alone."""
     from transformers import AutoModelForCausalLM

@@ -10,18 +10,22 @@ they do not state, so all are here, each by its own name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaln
 
 from circuits.circuit import Circuit
 from circuits.errors import CircuitError
 from circuits.scores import Scores
 from circuits.statistics import Correlation, rank_correlation
+
+_log_gamma = np.frompyfunc(math.lgamma, 1, 1)
+"""scipy's would take longer to import than a comparison takes."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,21 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+@lru_cache(maxsize=2**16)
 def shared_distribution(
     first_size: int, second_size: int, universe: int
 ) -> tuple[int, Float[np.ndarray, " count"]]:
     """The least that random sets of these sizes share, and the probability of it and of each larger number.
 
-    The hypergeometric distribution, in a tenth of the time that scipy.stats takes: there may be a thousand pairs.
+    The hypergeometric distribution, in a tenth of the time that scipy.stats takes, and once for the same sizes: there
+    may be a thousand pairs of many strata. Not to be written to.
     """
     low, high = max(0, first_size + second_size - universe), min(first_size, second_size)
     shared = np.arange(low, high + 1.0)
     cells = np.stack(
         [shared, first_size - shared, second_size - shared, universe - first_size - second_size + shared]
     )
-    ways = -gammaln(cells + 1).sum(0)
+    ways = -_log_gamma(cells + 1).astype(float).sum(0)
     weight = np.exp(ways - ways.max())
     return low, np.asarray(weight / weight.sum())
 

@@ -92,12 +92,13 @@ def marks_of(side: Side, granularity: Granularity) -> Marks:
     names = graph.places if granularity == "edge" else graph.components
     place = {name: i for i, name in enumerate(names)}
     measured: Mapping[str, Measured] = side.scored.edges if granularity == "edge" else side.scored.scores
-    scores, errors = (np.full(len(place), np.nan) for _ in range(2))
-    chosen_by = side.scored.granularity == granularity  # the nodes of an edge circuit hang on no node's score
-    for name, (score, error) in measured.items():
-        if name in place:
-            scores[place[name]] = score
-            errors[place[name]] = error if error is not None and chosen_by else np.nan
+    found = {place[name]: pair for name, pair in measured.items() if name in place}
+    scores, errors = np.full((2, len(place)), np.nan)
+    if found:  # an error that is not known is None, and becomes NaN
+        at, values = list(found), np.array(list(found.values()), dtype=np.float64)
+        scores[at], errors[at] = values.T
+    if side.scored.granularity != granularity:  # the nodes of an edge circuit hang on no node's score
+        errors[:] = np.nan
     return Marks(
         _mask(kept_names(side, granularity), place),
         _mask(scored_names(side, granularity), place),
@@ -229,11 +230,15 @@ def redrawn_circuits(marks: Marks, seed: tuple[int, int]) -> np.ndarray:
     n = int(marks.kept[measured].sum())
     circuits = np.zeros((1 + REDRAWS if errors.any() else 1, len(marks.kept)), dtype=bool)
     if n:
-        scores = marks.scores[measured]
-        circuits[0, measured[np.argsort(-np.abs(scores), kind="stable")[:n]]] = True
+        sizes = np.abs(marks.scores[measured])
+        circuits[0, measured[np.argsort(-sizes, kind="stable")[:n]]] = True
+        # What six standard errors do not bring among the n largest is not drawn.
+        far = 6 * errors[measured]
+        near = measured[sizes + far >= np.partition(sizes - far, -n)[-n]]
+        scores, errors = marks.scores[near], errors[near]
         for row in circuits[1:]:
-            sizes = np.abs(rng.normal(scores, errors[measured]))
-            row[measured[np.argpartition(-sizes, n - 1)[:n]]] = True
+            drawn = np.abs(scores + errors * rng.standard_normal(len(near)))
+            row[near[np.argpartition(-drawn, n - 1)[:n]]] = True
     return np.packbits(circuits, axis=1)
 
 

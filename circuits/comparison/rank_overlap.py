@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from circuits.comparison.structured_null import permutation_pvalue
 
@@ -63,7 +62,8 @@ def ranked(scores: Float[np.ndarray, " item"], persistence: float = PERSISTENCE)
     sizes = np.abs(scores)
     if len(sizes) < 3 or np.ptp(sizes) == 0:
         return None
-    ranks = rankdata(sizes)
+    _, place, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # the mean rank of those of one size
     centred = ranks - ranks.mean()
     weights = np.empty(len(sizes))
     weights[np.argsort(-sizes, kind="stable")] = depth_weights(len(sizes), persistence)

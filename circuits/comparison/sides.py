@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from circuits.circuit import ends
 from circuits.errors import CircuitError, RunFolderError, UnknownNameError
 from circuits.exchange.run_folder import UNKNOWN_MODEL, circuit_of_run
 from circuits.graph import Graph
-from circuits.runs import read_run
+from circuits.runs import read_records
 from circuits.scored_circuit import ScoredCircuit
 
 Granularity = Literal["node", "edge", "head"]
@@ -52,7 +51,7 @@ def read_side(run: str, method: str | None = None) -> Side:
     Raises CircuitError where there is no run, it has no such circuit, or nothing in it is scored.
     """
     path, chosen = run_and_method(run, method)
-    held = read_run(path)
+    held = read_records(path)
     scored = circuit_of_run(held, chosen)
     name = path.absolute().name + (f":{chosen}" if chosen and chosen != method else "")
     if not scored.scores and not scored.edges:
@@ -171,7 +170,7 @@ def scored_names(side: Side, granularity: Granularity) -> Iterable[str]:
         return scored.edges
     if scored.granularity == "node":
         return scored.scores
-    return {node for edge in (*scored.edges, *(scored.circuit.edges or ())) for node in ends(edge)}
+    return scored.touched
 
 
 def kept_names(side: Side, granularity: Granularity) -> tuple[str, ...]:

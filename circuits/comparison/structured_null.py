@@ -19,8 +19,8 @@ from circuits.circuit import ends
 from circuits.comparison.overlap import shared_distribution
 from circuits.graph import Graph
 
-_CELLS = 4_000_000
-"""Of shuffled indices that are held at once."""
+_CELLS = 400_000
+"""Of shuffled indices that are held at once: what fits in a processor's cache is done in half the time."""
 
 
 @dataclass(frozen=True)

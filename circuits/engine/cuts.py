@@ -7,7 +7,7 @@ which readers keep nothing, is read off it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool
@@ -35,11 +35,13 @@ def kept_masks(graph: Graph, circuits: Iterable[Iterable[str]]) -> Cut:
     return legal_edges(graph) & ~cut_masks(graph, circuits)
 
 
+@lru_cache(maxsize=8)
 def legal_edges(graph: Graph) -> Bool[Tensor, "source reader"]:
-    """Where an edge matrix has an edge."""
-    legal = torch.zeros(len(graph.sources), len(graph.readers), dtype=torch.bool)
-    places = torch.tensor(list(graph.places.values()))
-    legal[places[:, 0], places[:, 1]] = True
+    """Where an edge matrix has an edge; made once a shape, and not to be written to."""
+    with torch.inference_mode(False):  # gradients may need it later
+        legal = torch.zeros(len(graph.sources), len(graph.readers), dtype=torch.bool)
+        places = torch.tensor(list(graph.places.values()))
+        legal[places[:, 0], places[:, 1]] = True
     return legal
 
 

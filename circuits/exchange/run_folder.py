@@ -7,20 +7,23 @@ circuits and links.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import compress
+from typing import Any
 
 from circuits.errors import RunFolderError, UnknownNameError
 from circuits.exchange.fields import shape
-from circuits.runs import RunFolder
+from circuits.records import read_columns
+from circuits.runs import RunFolder, RunRecords
 from circuits.scored_circuit import Link, Measured, ScoredCircuit, chosen, edge_name
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 UNKNOWN_MODEL = "unknown model"
+TABLES = ("nodes.csv", "edges.csv")
 
 
-def circuit_of_run(run: RunFolder, method: str | None = None) -> ScoredCircuit:
+Table = dict[str, list[str]]
+
+
+def circuit_of_run(run: RunFolder | RunRecords, method: str | None = None) -> ScoredCircuit:
     """The circuit of `method`, by default the run's first. Raises CircuitError where the run has none of it."""
     try:
         found = {entry["method"]: entry for entry in run.circuit["circuits"]}
@@ -35,14 +38,13 @@ def circuit_of_run(run: RunFolder, method: str | None = None) -> ScoredCircuit:
         ) from problem
 
 
-def _scored_circuit(run: RunFolder, entry: dict[str, Any]) -> ScoredCircuit:
+def _scored_circuit(run: RunFolder | RunRecords, entry: dict[str, Any]) -> ScoredCircuit:
     model = run.circuit["model"]
     graph = shape(
         model["n_layers"], model["n_heads"], model["n_kv_heads"], model["parallel"], where="circuit.json"
     )
     granularity = entry.get("granularity", "node")
-    nodes, edges = (_rows(table, entry["method"]) for table in (run.nodes, run.edges))
-    nodes = nodes[nodes["position"] == "all"]
+    nodes, edges = (_rows(read_columns(run.path / name), entry["method"]) for name in TABLES)
     kept = {
         edge_name(e["source"], e["target"], e.get("input")): _measured(e.get("score"), e.get("stderr"))
         for e in entry["edges"]
@@ -57,7 +59,7 @@ def _scored_circuit(run: RunFolder, entry: dict[str, Any]) -> ScoredCircuit:
             entry["method"],
             entry["selection"],
         ),
-        scores=_scores(nodes, nodes["component"].tolist()) | _known(kept_nodes),
+        scores=_scores(nodes, nodes["component"]) | _known(kept_nodes),
         links={} if granularity == "edge" else _links(entry),
         edges=_scores(edges, _edge_names(edges, granularity))
         | (_known(kept) if granularity == "edge" else {}),
@@ -66,34 +68,38 @@ def _scored_circuit(run: RunFolder, entry: dict[str, Any]) -> ScoredCircuit:
     )
 
 
-def _rows(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    return table[table["method"] == method]
+def _rows(table: Table, method: str) -> Table:
+    """The rows of one method, of all positions together where there are several."""
+    positions = table.get("position") or ["all"] * len(table["method"])
+    mine = [m == method and where == "all" for m, where in zip(table["method"], positions, strict=True)]
+    return {name: list(compress(column, mine)) for name, column in table.items()}
 
 
 def _links(entry: dict[str, Any]) -> dict[Link, float | None]:
     return {(e["source"], e["target"]): e["score"] for e in entry["edges"] if not e.get("input")}
 
 
-def _edge_names(edges: pd.DataFrame, granularity: str) -> list[str]:
+def _edge_names(edges: Table, granularity: str) -> list[str]:
     """The edge of each row; empty for rows that are links, which take the inputs of a head together."""
-    entries = edges["input"].tolist() if "input" in edges else [None] * len(edges)
-    entries = [entry if isinstance(entry, str) else None for entry in entries]  # a blank cell is NaN
+    entries = edges.get("input") or [""] * len(edges["source"])
     return [
         edge_name(source, target, entry) if entry or granularity == "edge" else ""
         for source, target, entry in zip(edges["source"], edges["target"], entries, strict=True)
     ]
 
 
-def _scores(table: pd.DataFrame, names: list[str]) -> dict[str, Measured]:
+def _scores(table: Table, names: list[str]) -> dict[str, Measured]:
     """Name -> score of every row that has both."""
-    errors = table["stderr"].tolist() if "stderr" in table else [None] * len(table)
-    rows = zip(names, table["score"].tolist(), errors, strict=True)
-    return _known({name: _measured(score, error) for name, score, error in rows if name})
+    errors = table.get("stderr") or [""] * len(names)
+    rows = zip(names, table["score"], errors, strict=True)
+    return {
+        name: (float(score), float(error) if error else None) for name, score, error in rows if name and score
+    }
 
 
 def _measured(score: object, error: object) -> Measured | None:
-    """A blank cell is NaN, and a blank field None."""
-    values = [None if x is None or x != x else float(x) for x in (score, error)]  # type: ignore[arg-type]
+    """What is blank is None."""
+    values = [None if x is None else float(x) for x in (score, error)]  # type: ignore[arg-type]
     return None if values[0] is None else (values[0], values[1])
 
 

@@ -10,11 +10,12 @@ Cost: a forward pass a sender and prompt, from the first receiver up, and the ML
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -65,28 +66,8 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
         raise CircuitError(
             f"No component that is scored feeds {', '.join(receivers)}; choose a later receiver."
         )
-    order = np.argsort([i for batch in problem.batches for i in batch.index])
-    effects, wholes = [], []
-    for done, batch in enumerate(problem.batches):
-        run, readout = (
-            exact_run(model, batch.clean, resample_donor(batch.corrupt)),
-            Readout(batch, problem.metric),
-        )
-        paths = PathRun(run, graph, receivers, freeze_mlps=options.freeze_mlps)
-        clean = run.unpatched(readout).metric
-        corrupt = readout.of_all(model.run(batch.corrupt).logits[None]).metric
-        patched = paths.measure(senders, readout, _where(batch, options.position)).metric
-        require_finite(model, METHOD.name, torch.cat([patched, clean, corrupt]), batch)
-        effects.append(clean - patched)
-        wholes.append(clean - corrupt)
-        problem.progress(METHOD.name, done + 1, len(problem.batches))
-    whole = float(torch.cat(wholes, 1).double().mean())
-    if abs(whole) < FLAT:
-        raise CircuitError(
-            f"{METHOD.name}: the metric is the same on clean and corrupt prompts ({whole:g} apart on average), so no "
-            "effect has a share of it. Use prompts, or a metric, that tell them apart."
-        )
-    samples = torch.cat(effects, 1).double().numpy().T[order] / abs(whole)
+    paths = Paths(receivers, options.freeze_mlps, options.position)
+    samples, whole = path_effects(model, problem, senders, paths, METHOD.name)
     details = {
         "options": options.model_dump(),
         "unit": "(clean - patched) / |mean (clean - corrupt)|",
@@ -95,6 +76,46 @@ def score(model: Model, problem: Problem, options: PathPatchingOptions) -> Score
     }
     links = _links(graph, senders, receivers, samples) if len(receivers) == 1 else {}
     return Scores(METHOD.name, senders, samples, details=details, links=links)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where paths end, what they may go through, and where senders are patched; see PathPatchingOptions."""
+
+    receivers: tuple[str, ...]
+    freeze_mlps: bool
+    position: Literal["last", "all"]
+
+
+def path_effects(
+    model: Model, problem: Problem, senders: tuple[str, ...], paths: Paths, what: str
+) -> tuple[Float[np.ndarray, "prompt sender"], float]:
+    """Effects as `score` states them, and the whole one: mean of (clean - corrupt). `what` is measured, in messages.
+
+    Raises CircuitError where the metric is the same on clean and corrupt prompts, or no number.
+    """
+    order = np.argsort([i for batch in problem.batches for i in batch.index])
+    effects, wholes = [], []
+    for done, batch in enumerate(problem.batches):
+        run, readout = (
+            exact_run(model, batch.clean, resample_donor(batch.corrupt)),
+            Readout(batch, problem.metric),
+        )
+        clean = run.unpatched(readout).metric
+        corrupt = readout.of_all(model.run(batch.corrupt).logits[None]).metric
+        rows = PathRun(run, model.graph, paths.receivers, freeze_mlps=paths.freeze_mlps)
+        patched = rows.measure(senders, readout, _where(batch, paths.position)).metric
+        require_finite(model, what, torch.cat([patched, clean, corrupt]), batch)
+        effects.append(clean - patched)
+        wholes.append(clean - corrupt)
+        problem.progress(what, done + 1, len(problem.batches))
+    whole = float(torch.cat(wholes, 1).double().mean())
+    if abs(whole) < FLAT:
+        raise CircuitError(
+            f"{what}: the metric is the same on clean and corrupt prompts ({whole:g} apart on average), so no "
+            "effect has a share of it. Use prompts, or a metric, that tell them apart."
+        )
+    return torch.cat(effects, 1).double().numpy().T[order] / abs(whole), whole
 
 
 def _senders(graph: Graph, options: PathPatchingOptions) -> tuple[str, ...]:

@@ -130,11 +130,12 @@ def _pair_cells(pair: Pair) -> tuple[str, ...]:
 
 
 def _reference(match: ReferenceMatch) -> Iterator[str]:
-    yield f"## {match.run} against {match.reference}"
+    yield f"## {match.run} against {match.reference}, {match.of}"
     yield f"{reference_words(match)}."
     groups = (
         ("both", match.found),
         (f"{match.reference} alone", match.missed),
         (f"{match.run} alone", match.extra),
     )
-    yield table(("kept by", "how many", "names"), [(w, f"{len(n)}", listed(n, _NODES)) for w, n in groups])
+    most = _EDGES if match.of == "edges" else _NODES
+    yield table(("kept by", "how many", "names"), [(w, f"{len(n)}", listed(n, most)) for w, n in groups])

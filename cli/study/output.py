@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.errors import RunFolderError
+from circuits.errors import CircuitError, RunFolderError
 from circuits.records import read_json, write_json, write_text
 from cli.study.cells import Cell, digest
 from cli.study.runner import LastModel, Outcome, attempt, run_cells
@@ -153,6 +153,29 @@ def _repairs(
         folder = output / "repairs" / f"{stem}-{digest(facts)}"
         make = partial(_repair, wanted, found, standing, folder, load, show)
         yield Step("repair", wanted.model_dump(), members, folder, make)
+
+
+def _repair(
+    wanted: Repair,
+    found: dict[str, Cell | None],
+    standing: dict[Cell, Path],
+    folder: Path,
+    load: LastModel,
+    show: Progress,
+) -> None:
+    from circuits.interventions.run_intervention import Treatment
+    from circuits.runs import read_run
+    from cli.intervene import repaired
+    from cli.intervention_output import write
+    from cli.run_source import model_of
+
+    missing = [task for name, task in (("good", wanted.good), ("bad", wanted.bad)) if found[name] is None]
+    if missing:
+        raise CircuitError(f"There is no run of {' and '.join(missing)} to repair with: its cell failed.")
+    good, bad = (read_run(standing[cell]) for cell in (found["good"], found["bad"]) if cell is not None)
+    model, _ = model_of(bad, wanted.model, "cpu", None, None, show, load)
+    treatment = Treatment("repair", onto=wanted.onto)
+    write(folder, repaired(bad, good, None, model, treatment, wanted.seed, show), force=False)
 
 
 def _is(cell: Cell, wanted: Repair, task: str) -> bool:

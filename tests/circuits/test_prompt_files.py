@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuits.errors import PromptError
-from circuits.prompt_files import PromptLine, read_prompts
+from circuits.prompt_files import PromptLine, read_prompt_lists, read_prompts
 from circuits.prompts import PromptPair
 
 GOOD = {
@@ -140,3 +140,45 @@ def test_line_breaks_of_unicode_inside_a_text_break_no_line(tmp_path: Path) -> N
     path = tmp_path / "odd.jsonl"
     path.write_text(text, encoding="utf-8")
     assert [pair.clean for pair in read_prompts(path)] == [odd["clean"]] * 2
+
+
+CLEAN, CORRUPT = [["a b?", " x"], ["c d?", " y"]], [["a e?", " z"], ["c f?", " w"]]
+
+
+def lists(folder: Path, clean: object, corrupt: object) -> tuple[Path, Path]:
+    paths = folder / "clean.json", folder / "corrupt.json"
+    for path, held in zip(paths, (clean, corrupt), strict=True):
+        path.write_text(held if isinstance(held, str) else json.dumps(held), encoding="utf-8")
+    return paths
+
+
+def test_two_lists_become_pairs(tmp_path: Path) -> None:
+    assert read_prompt_lists(*lists(tmp_path, CLEAN, CORRUPT)) == (
+        PromptPair("a b?", "a e?", (" x",), (" z",)),
+        PromptPair("c d?", "c f?", (" y",), (" w",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("clean", "corrupt", "said"),
+    [
+        ("[[", CORRUPT, "clean.json is no JSON"),
+        (CLEAN, {"prompts": CORRUPT}, "corrupt.json is no JSON list of [prompt, label]"),
+        (CLEAN, [CORRUPT[0], ["c f?"]], 'corrupt.json has 1 bad entry:\n  index 1: ["c f?"] is not [prompt, label]'),
+        ([CLEAN[0], ["c d?", 3]], CORRUPT, 'index 1: ["c d?", 3] is not'),
+        ([["", " x"], "c"], CORRUPT, '2 bad entries:\n  index 0: ["", " x"] is not'),
+        (CLEAN, CORRUPT[:1], "clean.json holds 2 prompts and "),
+        (CLEAN, [CORRUPT[0], ["c f?", " y"]], "index 1: label ' y' is that of the corrupted twin as well"),
+        (CLEAN, [["a b?", " z"], CORRUPT[1]], "index 0: prompt 'a b?' is that of"),
+        (CLEAN[:1], CORRUPT[:1], "holds 1 prompts; at least 2"),
+    ],
+)  # fmt: skip
+def test_bad_lists_are_refused_by_index(tmp_path: Path, clean: object, corrupt: object, said: str) -> None:
+    with pytest.raises(PromptError) as refused:
+        read_prompt_lists(*lists(tmp_path, clean, corrupt))
+    assert said in str(refused.value)
+
+
+def test_a_list_alone_is_told_of_its_other_half(tmp_path: Path) -> None:
+    clean, _ = lists(tmp_path, CLEAN, CORRUPT)
+    assert "by --corrupt-prompts FILE" in refusal(clean)

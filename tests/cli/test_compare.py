@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -223,12 +224,107 @@ def test_a_run_against_what_others_report(circuit: Invoke) -> None:
     assert "Did you mean 'paper'?" in " ".join(result.output.split())
 
 
+SMALL = Graph(12, 12, 12)
+PUBLISHED = {
+    "ioi_wang2022": (SMALL, ("a9.h9", "a10.h0", "a0.h1", "a5.h5"), 26, "heads"),
+    "greater_than_hanna2023": (SMALL, ("a9.h1", "a5.h5", "m8", "m9"), 17, "heads and MLPs"),
+    "docstring_acdc_manual": (GRAPH, ("a1.h4", "a3.h0"), 6, "heads"),
+    "docstring_oneill2024": (GRAPH, ("a1.h4", "a3.h0"), 6, "heads"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_run_against_a_published_circuit(name: str, circuit: Invoke, tmp_path: Path, shared: Path) -> None:
+    """All that is right and two strangers are kept, and score above the rest: figures are known beforehand."""
+    graph, right, size, of = PUBLISHED[name]
+    wrong = ("a0.h0", "a3.h3")
+    made_run(tmp_path / "run", graph, nodes=(*right, *wrong))
+    file = f"{shared / 'data' / 'ground_truth_circuits.json'}:{name}"
+    (found,) = _json(circuit("compare", "run", "--reference", file, "--json"))["references"]
+    assert found["of"] == of
+    assert set(found["found"]) == set(right)
+    assert set(found["extra"]) == set(wrong)
+    assert found["precision"] == len(right) / (len(right) + len(wrong))
+    assert found["recall"] == len(right) / size
+    scores = {n: abs(s) for n, s in _scores_of(tmp_path / "run").items() if of != "heads" or n[0] == "a"}
+    known = {*found["found"], *found["missed"]}
+    above = [
+        (scores[a] > scores[b]) + (scores[a] == scores[b]) / 2
+        for a in known
+        for b in scores
+        if b not in known
+    ]
+    assert found["auroc"] == pytest.approx(sum(above) / len(above))
+
+
+def _scores_of(run: Path) -> dict[str, float]:
+    return dict(pd.read_csv(run / "nodes.csv")[["component", "score"]].itertuples(index=False))
+
+
+def test_a_run_of_edges_against_published_edges(circuit: Invoke, tmp_path: Path, shared: Path) -> None:
+    right = ("a0.h5->a1.h4<v>", "a1.h4->a3.h0<q>", "a3.h6->logits", "input->a0.h5<v>")
+    wrong = ("a0.h0->a1.h4<v>", "m0->logits", "input->a0.h5<k>")
+    made_run(tmp_path / "run", GRAPH, edges=(*right, *wrong))
+    file = f"{shared / 'data' / 'ground_truth_circuits.json'}:docstring_acdc_manual"
+    nodes, edges = _json(circuit("compare", "run", "--reference", file, "--json"))["references"]
+    assert (nodes["of"], edges["of"]) == ("heads", "edges")
+    assert set(edges["found"]) == set(right)
+    assert (edges["precision"], edges["recall"]) == (4 / 7, 4 / 24)
+    assert edges["unscored"] == []
+    assert 0.5 < edges["auroc"] < 1
+    result = circuit("compare", "run", "--reference", file, "--output", "out")
+    assert "4 of 24 edges of docstring_acdc_manual: precision 0.57, recall 0.17" in " ".join(
+        result.output.split()
+    )
+    assert "against docstring_acdc_manual, edges" in Path("out", "report.md").read_text()
+
+
+def test_a_reference_names_edges_that_the_model_has(circuit: Invoke) -> None:
+    for edges, said in (
+        ([["1.2.q", "0.1", "x"]], "is no edge: write"),
+        (["a1.h2->a0.h1<q>"], "a1.h2 does not write before a0.h1 reads"),
+        ([["9.9.v", "0.5"]], "a9.h9 is not in this model"),
+    ):
+        write_json(Path("paper.json"), {"paper": {"heads": [[0, 1]], "edges": edges}})
+        result = circuit("compare", "e", "--reference", "paper.json")
+        assert result.exit_code == 2
+        assert said in " ".join(result.output.split()), result.output
+
+
+@pytest.mark.parametrize("shared_heads", [0, 3, 8])
+def test_a_planted_overlap_is_the_one_that_is_found(
+    shared_heads: int, circuit: Invoke, tmp_path: Path
+) -> None:
+    """Two circuits of eight heads, two a layer: what they share is chosen, and so are chance and floor."""
+    mine = [f"a{layer}.h{head}" for layer in range(4) for head in (0, 1)]
+    theirs = [*mine[:shared_heads], *(f"a{n // 2}.h{4 + n % 2}" for n in range(shared_heads, 8))]
+    made_run(tmp_path / "one", GRAPH, nodes=tuple(mine))
+    made_run(tmp_path / "two", GRAPH, nodes=tuple(theirs), seed=3)
+    (found,) = _json(circuit("compare", "one", "two", "--json"))["comparisons"]
+    assert found["overlap"]["shared"] == len(found["shared"]) == shared_heads
+    assert found["overlap"]["jaccard"] == shared_heads / (16 - shared_heads)
+    assert found["overlap"]["overlap_coefficient"] == shared_heads / 8
+    floor = comb(8, 2) ** -4  # both heads of all four layers
+    assert found["within"]["floor"] == pytest.approx(floor)
+    if shared_heads == 8:
+        assert found["within"]["p_value"] == pytest.approx(floor)
+    if shared_heads == 0:
+        assert found["within"]["p_value"] == pytest.approx(1)
+
+
+def test_a_run_is_itself(circuit: Invoke) -> None:
+    (found,) = _json(circuit("compare", "a", "a", "--json"))["comparisons"]
+    assert found["overlap"]["jaccard"] == found["ranking"]["rank_correlation"]["value"] == 1.0
+    assert found["within"]["p_value"] == found["within"]["floor"] < 0.01
+    assert found["ranking"]["rank_correlation"]["p_value"] == 1 / 200
+
+
 def test_no_torch_is_loaded(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom cli.main import app\n"
         "try: app(['compare', 'e', 'f', '--output', 'out'])\nexcept SystemExit as end: assert not end.code\n"
         "try: app(['check', 'a', 'b', '--min-overlap', '0.1'])\nexcept SystemExit as end: assert not end.code\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'sklearn'} & set(sys.modules)) or 0)"
+        "sys.exit(', '.join({'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
