@@ -16,6 +16,7 @@ from cli.import_ import import_
 from cli.intervene import intervene
 from cli.listings import methods, models, tasks
 from cli.plan import plan
+from cli.run import run as run_study
 from cli.train import train
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ for command in (
 ):
     app.command()(command)
 app.command("import")(import_)
+app.command("run")(run_study)
 
 
 def run() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from circuits.comparison.aligned import AlignedComparison
-from circuits.comparison.alignment import Pair
 from circuits.comparison.pairwise import Comparison
 from circuits.comparison.references import ReferenceMatch
 from cli.comparison_words import (
@@ -27,6 +25,8 @@ from cli.report.markdown import table
 from cli.wording import number
 
 if TYPE_CHECKING:
+    from circuits.comparison.aligned import AlignedComparison
+    from circuits.comparison.alignment import Pair
     from circuits.evaluation.transfer import Journey
     from cli.comparing import Compared
 

@@ -23,7 +23,7 @@ FOR_EDGES = ("verify",)
 OF_METHOD = {"budget": "activation-patching"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """options: those of `circuit discover`, by the names of its parameters, without the four axes."""
 

@@ -77,7 +77,7 @@ def finish(
         say(outcome)
         made.append((step, outcome))
     record = _record(study, output, places, ran, made)
-    from cli.study.report import study_pictures, study_report
+    from cli.report.study import study_pictures, study_report
 
     pictures = dict(study_pictures(output, record))
     for name, content in pictures.items():
