@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from circuits.evaluation.faithfulness import Estimate
     from circuits.interventions.downstream import Downstream, Head
     from circuits.interventions.effect import Control, Effect, Shift
-    from circuits.interventions.repair import Repair
+    from circuits.interventions.repair import Candidate, Repair
     from circuits.interventions.run_intervention import Result, Treatment
     from circuits.interventions.sweep import Sweep
 
 OVERRIDE = (
-    "What the override is told: the wrong positions of every prompt, judged prompts too. It therefore knows much of "
-    "the answer, and the figures are no accuracy that the model could reach by itself. They say whether what these "
-    "heads do elsewhere is what this task lacks: the rest of the circuit has to turn it into the answer."
+    "What the override is told: where to attend in every prompt, judged prompts too. Where that is what is wrong, it "
+    "knows much of the answer; where it is a named position, it knows the layout. So the figures are no accuracy "
+    "that the model could reach by itself: they say whether what these heads do elsewhere is what this task lacks, "
+    "for the rest of the circuit has to turn it into the answer."
 )
 
 
@@ -28,24 +29,26 @@ def prompts_words(result: Result) -> str:
     return result.prompts.about.removeprefix("prompts of ").removesuffix(", none of them discovered on")
 
 
-def treatment_words(treatment: Treatment, heads: tuple[str, ...], factor: float | None = None) -> str:
-    """Knocking out a1.h7; telling the last token's attention of a1.h7 to go to S1."""
-    named = some(heads)
-    if treatment.kind == "scale":
-        return f"Scaling the values of {named} by {factor:g}"
-    if treatment.kind == "mean":
+def treatment_words(treatment: Treatment, result: Result) -> str:
+    """Knocking out a1.h7; telling the last token's attention of a1.h7 to go to S1 alone."""
+    named, kind = some(result.heads), treatment.kind
+    if kind == "scale":
+        return f"Scaling the values of {named} by {factor_of(treatment, result):g}"
+    if kind == "mean":
         return f"Replacing what {named} put out by the mean over prompts"
-    if treatment.kind == "knock-out":
+    if kind == "knock-out":
         return f"Knocking out {named}"
-    where = ", ".join(treatment.onto) or "the wrong positions"
-    return f"Telling the last token's attention of {named} to go to {where} alone"
+    told = result.repair.told if result.repair else {", ".join(treatment.onto): result.heads}
+    from circuits.interventions.repair import WRONG
+
+    wrong = ", ".join(treatment.onto) or "the wrong positions"
+    where = (f"{some(heads)} to go to {wrong if at == WRONG else at} alone" for at, heads in told.items())
+    return f"Telling the last token's attention of {', and of '.join(where)}"
 
 
-def factor_of(treatment: Treatment, result: Result) -> float | None:
-    """The factor that the result is stated for."""
-    if result.sweep:
-        return result.sweep.chosen
-    return treatment.factors[0] if treatment.factors else None
+def factor_of(treatment: Treatment, result: Result) -> float:
+    """The factor that the result of a scaling is stated for."""
+    return result.sweep.chosen if result.sweep else treatment.factors[0]
 
 
 def effect_words(found: Effect) -> str:
@@ -73,8 +76,10 @@ def control_words(control: Control) -> str:
     band, n = control.metric, len(control.drawn)
     spread = f"{number(min(band.changes))} to {number(max(band.changes))}"
     what = _drawn_words(control)
+    right = control.correct
     start = (
-        f"On {control.n_prompts} prompts {n} {what} change the metric by {spread} (here {number(band.own)})"
+        f"On {control.n_prompts} prompts {n} {what} change the metric by {spread} (here {number(band.own)}) and "
+        f"correct by {_points_between(right.changes)} (here {100 * right.own + 0.0:+.1f})"
     )
     if not control.as_good:
         return f"{start}: none as far (p {p_value(band.p_value)})."
@@ -85,6 +90,11 @@ def control_words(control: Control) -> str:
     rare = band.p_value <= 0.1
     tail = "few, but some" if rare else verdict
     return f"{start}: {band.reached} of them at least as far (p {p_value(band.p_value)}), {tail}."
+
+
+def _points_between(changes: tuple[float, ...]) -> str:
+    low, high = (100 * bound + 0.0 for bound in (min(changes), max(changes)))
+    return f"{low:+.1f} to {high:+.1f} points"
 
 
 def _drawn_words(control: Control) -> str:
@@ -169,17 +179,37 @@ def sweep_words(sweep: Sweep) -> str:
     )
 
 
+def _candidate_words(candidate: Candidate) -> str:
+    """a3.h7 looks at SUBJECT on the good task: 0.89 [..] (even attention 0.11), on the bad one 0.24 [..]."""
+    assert candidate.good is not None
+    assert candidate.bad is not None
+    assert candidate.even is not None
+    what = "what is wrong" if candidate.looks_at == "wrong" else candidate.looks_at
+    lacks = "" if candidate.in_bad_circuit else "; the bad task's circuit lacks it"
+    return (
+        f"{candidate.head} looks at {what} on the good task: {estimate(candidate.good)} (even attention "
+        f"{number(candidate.even)}), on the bad one {estimate(candidate.bad)}{lacks}."
+    )
+
+
+def _why_left(candidate: Candidate) -> str:
+    if not candidate.looks_at:
+        return "looking at nothing that both tasks name"
+    if candidate.looks_at == "right":
+        return "looking at what is right, which would be telling the answer"
+    return "looking there on the bad task, too"
+
+
 def repair_words(found: Repair) -> Iterator[str]:
     """Where candidates look, what was chosen, and what it does to judged prompts."""
+    yield from (_candidate_words(candidate) for candidate in found.candidates if candidate.usable)
+    others: dict[str, list[str]] = {}
     for candidate in found.candidates:
-        paid = ", ".join(f"{name} {number(value)}" for name, value in candidate.attention.items())
-        look = {"wrong": "looks at what is wrong", "right": "looks at what is right"}.get(
-            candidate.direction, "looks at neither side"
-        )
-        yield (
-            f"{candidate.head} {look} on the good task: {estimate(candidate.wrong)} on wrong positions (even "
-            f"attention {number(candidate.even)}), {estimate(candidate.right)} on right ones ({paid})."
-        )
+        if not candidate.usable:
+            others.setdefault(_why_left(candidate), []).append(candidate.head)
+    if others:
+        left = "; ".join(f"{some(tuple(heads))} ({why})" for why, heads in others.items())
+        yield f"Other heads of the good circuit are left alone: {left}."
     steps = ", then ".join(f"{head} ({share_:.1%})" for head, share_ in found.steps)
     yield f"Correct on tuning prompts: {found.tuning_before:.1%} as it is; {steps}."
     none = found.together.correct.before
@@ -200,7 +230,7 @@ def result_lines(treatment: Treatment, result: Result) -> Iterator[str]:
         yield from repair_words(result.repair)
     if result.sweep:
         yield sweep_words(result.sweep)
-    done = treatment_words(treatment, result.heads, factor_of(treatment, result))
+    done = treatment_words(treatment, result)
     yield f"{done}, on {result.effect.n_prompts} {result.prompts.about}: {effect_words(result.effect)}"
     yield from control_lines(result)
     yield downstream_words(result.downstream)

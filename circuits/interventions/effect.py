@@ -122,7 +122,7 @@ def effect(before: Answers, after: Answers, seed: int) -> Effect:
 
 @dataclass(frozen=True)
 class Band:
-    """How far random draws moved a mean. reached: how many moved it at least as far as the intervention, either way.
+    """How far random draws moved a mean. reached: how many moved it as far as the intervention, the same way.
 
     p_value: chance of that for a draw that is as good as the intervention, with the +1 correction.
     """
@@ -155,7 +155,8 @@ class Control:
 
 def _band(own: float, changes: Sequence[float]) -> Band:
     # What is equal but for rounding counts as reached, which errs on the side of a larger p-value.
-    reached = sum(abs(change) >= abs(own) - 1e-9 for change in changes)
+    way = -1 if own < 0 else 1
+    reached = sum(way * change >= way * own - 1e-9 for change in changes)
     return Band(own, tuple(changes), reached, (1 + reached) / (1 + len(changes)))
 
 

@@ -106,13 +106,3 @@ def require_named(batches: Sequence[Batch], names: Sequence[str], prompts: str) 
         raise CircuitError(
             f"Not every one of the {prompts} names {', '.join(missing)}: {have}. Choose one of those."
         )
-
-
-def require_somewhere(batches: Sequence[Batch], onto: Onto, prompts: str) -> None:
-    """Raises CircuitError where `onto` finds nothing in some prompt."""
-    if any(not onto(batch).any(1).all() for batch in batches):
-        known = ", ".join(common_names(batches)) or "none"
-        raise CircuitError(
-            f"Some of the {prompts} name no position that is wrong (called WRONG..., or holding a distractor), so "
-            f"heads cannot be told to attend there. Say where with --onto; positions that all name: {known}."
-        )

@@ -6,13 +6,13 @@ judged on: the run's discovery half, or the first half of prompts that no run kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from circuits.batches import Batch, make_batches
 from circuits.donors import mean_donor
-from circuits.errors import PromptError
+from circuits.errors import CircuitError, PromptError
 from circuits.evaluation.run_evaluation import PromptSet
 from circuits.interventions.downstream import Downstream, downstream
 from circuits.interventions.effect import Control, Effect, answers, controls, effect
@@ -25,8 +25,16 @@ from circuits.interventions.intervention import (
     require_heads,
     require_possible,
 )
-from circuits.interventions.positions import Named, Side, require_named, require_somewhere
-from circuits.interventions.repair import Repair, candidates, repair
+from circuits.interventions.positions import Named, Side, require_named
+from circuits.interventions.repair import (
+    RIGHT,
+    Repair,
+    candidates,
+    overrides,
+    repair,
+    shared_targets,
+    told_where,
+)
 from circuits.interventions.sweep import Sweep, Toward, sweep
 from circuits.metrics import metric_named
 from circuits.model import Model
@@ -97,7 +105,7 @@ def intervene(
             progress=progress,
         )
     done = _intervention(model, treatment, prompts, tuning, judged, tried.chosen if tried else None)
-    return _result(model, done, prompts, judged, asked, progress, tried=tried)
+    return _result(model, [done], prompts, judged, asked, progress, tried=tried)
 
 
 def repair_run(
@@ -110,23 +118,28 @@ def repair_run(
     """
     metric = metric_named(bad.metric)
     tuning, judged = _halves(model, bad, asked.batch_size, choosing=True)
-    rule: Onto = Named(onto) if onto else Side(model)
     for some in (tuning, judged):
         require_named(some, onto, bad.about)
-        require_somewhere(some, rule, bad.about)
-    left = tuple(head for head in good.heads if head not in asked.circuit.heads)
+    rule: Onto = Named(onto) if onto else Side(model)
     examples = make_batches(model, shown.pairs, batch_size=asked.batch_size, names=shown.names)
-    found = candidates(model, left, examples, asked.seed)
+    targets = shared_targets(model, examples, (*tuning, *judged), named=bool(onto))
+    if not set(targets) - {RIGHT}:
+        raise CircuitError(
+            f"The {shown.about} and the {bad.about} share nothing to look at: neither positions that are wrong "
+            "(called WRONG..., or holding a distractor) nor a name. Say with --onto which are wrong on the latter, "
+            "or choose runs of other tasks."
+        )
+    found = candidates(model, good.heads, asked.circuit.heads, targets, examples, tuning, rule, asked.seed)
     fixed = repair(
         model, found, rule, metric, tuning=tuning, judged=judged, seed=asked.seed, progress=progress
     )
-    done = Attend(fixed.chosen, rule)
+    done = overrides(told_where(found, rule), fixed.chosen)
     return _result(model, done, bad, judged, asked, progress, fixed=fixed, avoid=good.heads)
 
 
 def _result(
     model: Model,
-    done: Intervention,
+    done: Sequence[Intervention],
     prompts: PromptSet,
     judged: tuple[Batch, ...],
     asked: Asked,
@@ -137,11 +150,12 @@ def _result(
     avoid: tuple[str, ...] = (),
 ) -> Result:
     metric = metric_named(prompts.metric)
-    before, after = (answers(model, judged, metric, some) for some in ((), [done]))
+    before, after = (answers(model, judged, metric, some) for some in ((), done))
     outside = {*asked.circuit.heads, *avoid}
-    chance = controls(model, judged, metric, [done], circuit=outside, seed=asked.seed, progress=progress)
-    later = downstream(model, judged, [done], asked.circuit.scores, asked.seed, asked.circuit.heads)
-    return Result(prompts, done.heads, effect(before, after, asked.seed), chance, later, tried, fixed)
+    chance = controls(model, judged, metric, done, circuit=outside, seed=asked.seed, progress=progress)
+    later = downstream(model, judged, done, asked.circuit.scores, asked.seed, asked.circuit.heads)
+    heads = tuple(head for some in done for head in some.heads)
+    return Result(prompts, heads, effect(before, after, asked.seed), chance, later, tried, fixed)
 
 
 def _halves(

@@ -15,7 +15,6 @@ from cli.intervention_words import (
     OVERRIDE,
     control_lines,
     effect_words,
-    factor_of,
     members_words,
     prediction_words,
     prompts_words,
@@ -58,7 +57,7 @@ def _sections(done: Done, pictures: tuple[str, ...]) -> Iterator[str]:
     yield (
         f"Model {done.model.name}; heads and scores of {done.method}; seed {done.asked.seed}. Figures are means over "
         "clean prompts. Brackets are 95% percentile bootstrap intervals over prompts; those of changes are of paired "
-        "differences. Controls move the metric as far if they do so either way; p has the +1 correction."
+        "differences. Controls are as good if they move the metric as far the same way; p has the +1 correction."
     )
     for result in done.results:
         yield f"## {result.prompts.about}"
@@ -73,7 +72,7 @@ def _result(done: Done, result: Result) -> Iterator[str]:
         yield "\n".join(f"- {line}" for line in repair_words(result.repair))
     if result.sweep:
         yield sweep_words(result.sweep)
-    what = treatment_words(done.treatment, result.heads, factor_of(done.treatment, result))
+    what = treatment_words(done.treatment, result)
     yield f"{what}: {effect_words(result.effect)}"
     yield _arms(result)
     yield "\n".join(f"- {line}" for line in control_lines(result))

@@ -149,7 +149,7 @@ def _repairs(
         }
         members = tuple(cell for cell in found.values() if cell is not None)
         facts = [wanted.model_dump(), [standing[cell].name for cell in members]]
-        stem = f"{Path(wanted.model).name}-{wanted.bad.replace('/', '-')}"
+        stem = f"{Path(wanted.model).name}-{wanted.bad}-by-{wanted.good}".replace("/", "-")
         folder = output / "repairs" / f"{stem}-{digest(facts)}"
         make = partial(_repair, wanted, found, standing, folder, load, show)
         yield Step("repair", wanted.model_dump(), members, folder, make)

@@ -18,7 +18,7 @@ from circuits.errors import CircuitError, ModelError
 from circuits.interventions.downstream import attention, downstream
 from circuits.interventions.effect import Answers, answers, controls, effect, random_heads
 from circuits.interventions.intervention import Attend, Mean, Scale, edits, require_possible
-from circuits.interventions.positions import Elsewhere, Named, Side, require_named, require_somewhere
+from circuits.interventions.positions import Elsewhere, Named, Side, require_named
 from circuits.methods.logit_attribution import attribute
 from circuits.metrics import logit_difference
 from circuits.model import Site
@@ -325,8 +325,6 @@ def test_what_cannot_be_done_is_named(gpt2: BridgeModel, batch: Batch, tiny: Tin
         require_possible(gpt2, [batch], [Scale(())])
     with pytest.raises(CircuitError, match="names IO: they name S2, END"):
         require_named([batch], ["IO"], "prompts of tiny")
-    with pytest.raises(CircuitError, match="name no position that is wrong"):
-        require_somewhere([batch], Side(gpt2, right=True), "prompts of tiny")
     phi = tiny("tiny-phi")
     (own,) = make_batches(phi, prompt_pairs(4, templates=1))
     require_possible(phi, [own], [Scale(("a0.h1",))])

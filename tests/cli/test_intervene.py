@@ -171,8 +171,10 @@ def test_repair_finds_s_inhibition_and_gives_it_what_is_wrong(circuit: Invoke, m
     record = _record(circuit, bad, "--repair", made)
     (result,) = record["results"]
     found = {c["head"]: c for c in result["repair"]["candidates"]}
-    assert {head: c["direction"] for head, c in found.items()} == {"a0.h2": "neither", "a1.h4": "wrong"}
-    assert found["a1.h4"]["wrong"]["value"] > 0.9
+    looks = {head: c["looks_at"] for head, c in found.items()}
+    assert looks == {"a0.h2": "", "a1.h4": "wrong", "a2.h1": "right", "a2.h3": "right"}
+    assert found["a1.h4"]["good"]["value"] > 0.9 > 2 * found["a1.h4"]["bad"]["value"]
+    assert not found["a1.h4"]["in_bad_circuit"]
     assert result["heads"] == result["repair"]["chosen"] == ["a1.h4"]
     assert result["repair"]["alone"]["a1.h4"] == result["effect"]
     assert 0.2 < _correct(record, "before") < 0.8
@@ -181,7 +183,7 @@ def test_repair_finds_s_inhibition_and_gives_it_what_is_wrong(circuit: Invoke, m
     assert [control["metric"]["reached"] for control in result["controls"]] == [0, 0]
     report = Path("out/report.md").read_text()
     assert "What the override knows" in report
-    assert "told: the wrong positions of every prompt" in report
+    assert "told: where to attend in every prompt" in report
 
 
 def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Path, bad: Path) -> None:
@@ -233,7 +235,7 @@ def test_runs_that_cannot_be_intervened_in_are_named(circuit: Invoke, made: Path
     bare = circuit("intervene", imported, "--knock-out")
     assert (bare.exit_code, "holds no prompts to judge on" in " ".join(bare.stderr.split())) == (2, True)
     same = circuit("intervene", made, "--repair", made, "--output", "out")
-    assert (same.exit_code, "there is nothing to give: there is none" in " ".join(same.stderr.split())) == (
+    assert (same.exit_code, "there is nothing to give: none is idle" in " ".join(same.stderr.split())) == (
         2,
         True,
     )
