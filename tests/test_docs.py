@@ -32,6 +32,8 @@ def _small(words: list[str]) -> list[str]:
     """The same command on few prompts."""
     if words[0] == "evaluate":
         return [*words, "--pairs", "6", "--skip", "minimality", "--skip", "tests"]
+    if words[0] == "run":
+        return [*words, "--dry-run"]  # whole studies run in tests/cli/study
     if words[0] != "discover":
         return words
     with_sae = "--method" not in words and not any("planted" in w or "facts" in w for w in words)
@@ -95,7 +97,8 @@ def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_
 )
 def test_the_first_line_of_a_config_runs_it(config: Path, empty_folder: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# circuit discover --config configs/{config.name}")
+    command = "run" if "matrix" in config.read_text(encoding="utf-8") else "discover --config"
+    assert first.startswith(f"# circuit {command} configs/{config.name}")
     result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
     assert result.exit_code == 0, result.output
 

@@ -100,6 +100,11 @@ def _comparisons(
                     yield _comparison(wanted, fixed, tuple(some), output, standing, load, show)
 
 
+def label(axis: str, value: object) -> str:
+    """What reports call a value; of a model that is a directory its last part."""
+    return Path(str(value)).name if axis == "model" else str(value)
+
+
 def _groups(cells: Sequence[Cell], across: Axis) -> Iterator[tuple[dict[str, Any], list[Cell]]]:
     """Cells that agree on every other axis, with what they agree on."""
     others, groups = [axis for axis in AXES if axis != across], dict[tuple[str, ...], list[Cell]]()
@@ -119,8 +124,8 @@ def _comparison(
     show: Progress,
 ) -> Step:
     facts = [wanted.across, wanted.transfer, wanted.nodes, [standing[cell].name for cell in members]]
-    labels = [Path(str(cell.place[wanted.across])).name for cell in members]
-    by = "-".join(Path(str(value)).name for value in fixed.values())
+    labels = [label(wanted.across, cell.place[wanted.across]) for cell in members]
+    by = "-".join(label(axis, value) for axis, value in fixed.items())
     between = f"{labels[0]}-{labels[1]}-" if wanted.across == "model" else ""
     folder = output / "comparisons" / f"{wanted.across}s-{between}{by.replace('/', '-')}-{digest(facts)}"
     about = {"across": wanted.across, "transfer": wanted.transfer, **fixed, "between": labels}
