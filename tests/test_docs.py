@@ -18,6 +18,9 @@ from cli.main import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+STUDIES = [c for c in CONFIGS if c.read_text(encoding="utf-8").startswith("# circuit run")]
+REALLY = ("quick", "gate")
+"""Studies that run; the larger ones say what they would do."""
 ELSEWHERE = ("gpt2", "my-hf-model")
 """Models that are not on the machine that runs the tests: their commands are parsed, not run."""
 
@@ -95,8 +98,13 @@ def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_
 )
 def test_the_first_line_of_a_config_runs_it(config: Path, empty_folder: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# circuit discover --config configs/{config.name}")
-    result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
+    if config in STUDIES:
+        assert first.startswith(f"# circuit run configs/{config.name} --output runs/{config.stem}")
+        dry = [] if config.stem in REALLY else ["--dry-run", "--no-forecast"]
+        result = CliRunner().invoke(app, [*shlex.split(first)[2:], *dry])
+    else:
+        assert first.startswith(f"# circuit discover --config configs/{config.name}")
+        result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
     assert result.exit_code == 0, result.output
 
 

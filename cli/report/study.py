@@ -71,6 +71,7 @@ def _whole(record: Entry, kind: str) -> list[Entry]:
 
 def study_report(output: Path, record: Entry, pictures: Sequence[str]) -> str:
     """The whole report as Markdown; what failed comes first."""
+    compared = _whole(record, "comparison")
     parts = [
         f"# {record['title'] or output.name}",
         *_failures(record),
@@ -79,7 +80,8 @@ def study_report(output: Path, record: Entry, pictures: Sequence[str]) -> str:
         "## Circuits",
         _cells(record),
         *_evaluations(output, _whole(record, "evaluation")),
-        *(part for step in _whole(record, "comparison") for part in _comparison(output, step)),
+        *_pairs(output, [step for step in compared if _is_pair(step)]),
+        *(part for step in compared if not _is_pair(step) for part in _comparison(output, step)),
         *_repairs(output, _whole(record, "repair")),
     ]
     return "\n\n".join(parts) + "\n"
@@ -113,11 +115,42 @@ def _cell(entry: Entry) -> tuple[str, ...]:
     )
 
 
+def _is_pair(step: Entry) -> bool:
+    """Whether one row says it all."""
+    return len(step["cells"]) == 2 and not step["about"]["transfer"]
+
+
+def _pairs(output: Path, steps: Sequence[Entry]) -> Iterator[str]:
+    """Comparisons of two circuits in one table, for a sweep has many."""
+    if not steps:
+        return
+    yield "## Two at a time"
+    rows = [
+        (f"[{' and '.join(step['about']['between'])}]({step['folder']}/report.md)", _fixed(step), *row[1:])
+        for step in steps
+        for row in _rows(read_json(output / step["folder"] / COMPARISON))
+    ]
+    yield table(("circuits", "of", "shared", "Jaccard", "chance", "p"), rows)
+
+
+def _fixed(step: Entry) -> str:
+    """What the circuits of a comparison have in common."""
+    about = step["about"]
+    words = [Path(str(about[axis])).name for axis in ("task", "model", "method") if axis in about]
+    return ", ".join([*words, *([f"seed {about['seed']}"] if "seed" in about else [])])
+
+
 def _comparison(output: Path, step: Entry) -> Iterator[str]:
-    held, about = read_json(output / step["folder"] / COMPARISON), step["about"]
-    fixed = ", ".join(Path(str(about[axis])).name for axis in ("task", "model", "method") if axis in about)
-    yield f"## {' and '.join(about['between'])}: {fixed}"
-    pairs = [
+    held = read_json(output / step["folder"] / COMPARISON)
+    yield f"## {' and '.join(step['about']['between'])}: {_fixed(step)}"
+    yield table(("circuits", "shared", "Jaccard", "chance", "p"), _rows(held))
+    if held.get("transfer"):
+        yield _transfer(held["transfer"])
+    yield f"[Everything that was compared]({step['folder']}/report.md)"
+
+
+def _rows(held: Entry) -> list[tuple[str, ...]]:
+    return [
         (
             f"{entry['first']}, {entry['second']}",
             f"{entry['overlap']['shared']}/{entry['union']} {entry['granularity']}s",
@@ -127,10 +160,6 @@ def _comparison(output: Path, step: Entry) -> Iterator[str]:
         )
         for entry in held["comparisons"]
     ]
-    yield table(("circuits", "shared", "Jaccard", "chance", "p"), pairs)
-    if held.get("transfer"):
-        yield _transfer(held["transfer"])
-    yield f"[Everything that was compared]({step['folder']}/report.md)"
 
 
 def _ratio(value: float | None) -> str:
@@ -201,9 +230,9 @@ def _repairs(output: Path, found: Sequence[Entry]) -> Iterator[str]:
         return
     yield "## Repairs"
     yield (
-        "What heads do on one task, done on another that the model gets wrong: the share of correct answers before and "
-        "after, with 95% bootstrap intervals; prompts put right, and new errors; and how often as many random heads of "
-        "the same layers, or the same heads onto random positions, do as much (p)."
+        "What heads do on one task, done on another that the model gets wrong: the share of correct answers before "
+        "and after, with 95% bootstrap intervals; prompts put right, and new errors; and how often as many random "
+        "heads of the same layers, or the same heads onto random positions, do as much (p)."
     )
     header = ("bad task, by good task", "model", "heads", "correct before", "after", "fixed", "new errors")
     records = [(step, read_json(output / step["folder"] / REPAIR)["results"][0]) for step in found]

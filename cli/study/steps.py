@@ -113,7 +113,7 @@ def _evaluation(wanted: Evaluate, cell: Cell, at: Bench) -> Step:
     asked = wanted.model_dump(exclude={"where"})
     run = at.standing[cell]
     folder = at.output / "evaluations" / f"{cell.name}-{digest([asked, run.name])}"
-    about: dict[str, Any] = {**cell.place, **asked}
+    about = {"cell": cell.name, **asked}
     return Step("evaluation", about, (cell,), folder, partial(_evaluate, wanted, cell, run, folder, at))
 
 
