@@ -118,3 +118,8 @@ def test_the_readme_lists_every_built_in_model_and_its_picture_is_there() -> Non
         assert f"`{name}`" in README
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file()
+
+
+def test_the_workflow_in_the_docs_is_the_one_that_runs() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text(encoding="utf-8")
+    assert f"```yaml\n{workflow}```" in (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")

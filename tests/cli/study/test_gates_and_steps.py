@@ -23,6 +23,7 @@ from cli.study.spec import Study, read_study, schema, with_settings
 
 Invoke = Callable[..., Result]
 ROOT = Path(__file__).parents[3]
+QUICK = ("--model", "planted-ioi", "--pairs", "24", "--method", "logit-attribution")
 SMALL = "matrix: {task: ioi, model: planted-ioi, method: [activation-patching, logit-attribution]}\n"
 
 
@@ -76,13 +77,11 @@ def _strongest() -> tuple[int, int]:
 
 
 def test_own_prompts_evaluations_and_gates_between_cells(circuit: Invoke, tmp_path: Path) -> None:
-    assert (
-        circuit("discover", "ioi", *("--model", "planted-ioi", "--pairs", "24"), "-o", "made").exit_code == 0
-    )
+    assert circuit("discover", "ioi", *QUICK, "-o", "made").exit_code == 0
     Path("made/prompts.jsonl").rename("mine.jsonl")
     Path("s.yaml").write_text(
         """
-matrix: {task: ioi, prompts: mine.jsonl, model: planted-ioi, method: activation-patching}
+matrix: {task: ioi, prompts: mine.jsonl, model: planted-ioi, method: logit-attribution}
 options: {pairs: 20}
 compare: {across: task, transfer: true}
 evaluate: {where: {task: mine}, ablation: [resample, zero], skip: [curve, minimality, tests, stability], pairs: 4}
