@@ -123,3 +123,11 @@ def test_the_readme_lists_every_built_in_model_and_its_picture_is_there() -> Non
 def test_the_workflow_in_the_docs_is_the_one_that_runs() -> None:
     workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text(encoding="utf-8")
     assert f"```yaml\n{workflow}```" in (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_scale_says_what_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The smallest shape; the others take minutes."""
+    from benchmarks.scale import SHAPES, counted, prompts_ahead, show_cells
+
+    show_cells(SHAPES[0], counted(SHAPES[0], prompts_ahead()))
+    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
