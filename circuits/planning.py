@@ -115,6 +115,17 @@ def plan_discovery(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> F
     return Forecast(ahead, stages, workloads, in_full / len(prompts))
 
 
+def stages_of(
+    model: Model,
+    problem: Problem,
+    judged_on: tuple[Batch, ...],
+    plan: Plan,
+    workloads: Sequence[Workload | None],
+) -> Iterator[tuple[str, Work | None]]:
+    """The work of every stage, from shapes alone: nothing is timed, so the model need not be there to run."""
+    return ((job.name, job.work) for job in _jobs(model, problem, judged_on, plan, workloads))
+
+
 def _workload(
     model: Model, problem: Problem, plan: Plan, method: Method, options: Options
 ) -> Workload | None:

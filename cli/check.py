@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.junit import Case, write_junit
+from cli.wording import gate_words
 
 if TYPE_CHECKING:
     from circuits.comparison.gates import Gate
@@ -57,7 +59,8 @@ def check(
     sides = read_sides((baseline, run), method)
     gates = check_gates(sides[0], sides[1], limits, nodes_only=nodes)
     if junit is not None:
-        _write_junit(junit, gates)
+        cases = [Case("circuit.check", g.name, "" if g.passed else gate_words(g)) for g in gates]
+        write_junit(junit, "circuit check", cases)
     failed = [gate for gate in gates if not gate.passed]
     if json:
         from circuits.records import json_text
@@ -75,32 +78,4 @@ def check(
 def _line(gates: Sequence[Gate]) -> str:
     """FAILED: overlap 0.42 (at least 0.90); faithfulness 0.93 (at least 0.80)."""
     verdict = "passed" if all(gate.passed for gate in gates) else "FAILED"
-    return f"{verdict}: {'; '.join(_gate(gate) for gate in gates)}"
-
-
-def _gate(gate: Gate) -> str:
-    bound = "at least" if gate.at_least else "at most"
-    failed = "" if gate.passed else " FAILED,"
-    return f"{gate.name}{failed} {gate.value:.3g} ({bound} {gate.limit:g}; {gate.of})"
-
-
-def _write_junit(path: Path, gates: Sequence[Gate]) -> None:
-    """A test case for each gate. Raises RunFolderError where the file cannot be written."""
-    from xml.etree import ElementTree
-
-    from circuits.errors import RunFolderError
-
-    failures = sum(not gate.passed for gate in gates)
-    about = {"name": "circuit check", "tests": str(len(gates)), "failures": str(failures), "errors": "0"}
-    suite = ElementTree.Element("testsuite", about)
-    for gate in gates:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "circuit.check", "name": gate.name})
-        if not gate.passed:
-            ElementTree.SubElement(case, "failure", {"message": _gate(gate)})
-    suites = ElementTree.Element("testsuites")
-    suites.append(suite)
-    ElementTree.indent(suites)
-    try:
-        path.write_bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")
-    except OSError as problem:
-        raise RunFolderError(f"{path} cannot be written: {problem.strerror or problem}.") from problem
+    return f"{verdict}: {'; '.join(map(gate_words, gates))}"

@@ -62,14 +62,14 @@ def plan(options: Mapping[str, Any]) -> None:
         ready = prepared(options, show)
         loading = _since_the_start()
         show("calibrating", 0, 1)
-        forecast = _forecast(ready, loading)
+        ahead = forecast(ready, loading)
         show("calibrating", 1, 1)
     if options["json"]:
         from circuits.records import json_text
 
-        print(json_text(_record(ready, forecast)), end="")
+        print(json_text(_record(ready, ahead)), end="")
     else:
-        _show(ready, forecast)
+        _show(ready, ahead)
 
 
 def _since_the_start() -> Seconds:
@@ -81,7 +81,7 @@ def _since_the_start() -> Seconds:
     return Seconds(time.time() - psutil.Process().create_time(), time.process_time())
 
 
-def _forecast(ready: Ready, loading: Seconds) -> Forecast:
+def forecast(ready: Ready, loading: Seconds) -> Forecast:
     """That of circuits.planning, with what the command line does before and after."""
     from circuits.calibration import timed
     from circuits.planning import Stage, made_up, plan_discovery
@@ -89,8 +89,8 @@ def _forecast(ready: Ready, loading: Seconds) -> Forecast:
     from cli.run_output import documents
     from cli.run_records import records
 
-    forecast = plan_discovery(ready.model, ready.drawn.pairs, ready.plan)
-    found = made_up(ready.model, ready.drawn.pairs, ready.plan, forecast)
+    ahead = plan_discovery(ready.model, ready.drawn.pairs, ready.plan)
+    found = made_up(ready.model, ready.drawn.pairs, ready.plan, ahead)
 
     def report() -> None:
         for _ in documents(found, ready.drawn, records(found, ready.model, ready.drawn)["run"]):
@@ -98,8 +98,8 @@ def _forecast(ready: Ready, loading: Seconds) -> Forecast:
 
     writing = timed(report, ready.model.device)
     judging = [Stage("evaluation", None, None)] if ready.evaluation else []
-    stages = (Stage("load", Work(), loading), *forecast.stages, Stage("report", Work(), writing), *judging)
-    return replace(forecast, stages=stages)
+    stages = (Stage("load", Work(), loading), *ahead.stages, Stage("report", Work(), writing), *judging)
+    return replace(ahead, stages=stages)
 
 
 def _record(ready: Ready, forecast: Forecast) -> dict[str, Any]:

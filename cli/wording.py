@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from circuits.audit import Agreement, Audit
+    from circuits.comparison.gates import Gate
     from circuits.discovery import Discovery, Finding
     from circuits.evaluation.faithfulness import Baseline, Estimate, Verdict
 
@@ -145,3 +146,10 @@ def _named(what: str, edges: tuple[str, ...], most: int = 5) -> str:
         return f"{what}: none"
     more = f" and {len(edges) - most} more" if len(edges) > most else ""
     return f"{what}: {len(edges)} ({', '.join(edges[:most])}{more})"
+
+
+def gate_words(gate: Gate) -> str:
+    """overlap FAILED, 0.42 (at least 0.9; Jaccard of nodes)."""
+    bound = "at least" if gate.at_least else "at most"
+    failed = "" if gate.passed else " FAILED,"
+    return f"{gate.name}{failed} {gate.value:.3g} ({bound} {gate.limit:g}; {gate.of})"

@@ -18,6 +18,9 @@ from cli.main import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+STUDIES = [c for c in CONFIGS if c.read_text(encoding="utf-8").startswith("# circuit run")]
+REALLY = ("quick", "gate")
+"""Studies that run; the larger ones say what they would do."""
 ELSEWHERE = ("gpt2", "my-hf-model")
 """Models that are not on the machine that runs the tests: their commands are parsed, not run."""
 
@@ -97,9 +100,13 @@ def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_
 )
 def test_the_first_line_of_a_config_runs_it(config: Path, empty_folder: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
-    command = "run" if "matrix" in config.read_text(encoding="utf-8") else "discover --config"
-    assert first.startswith(f"# circuit {command} configs/{config.name}")
-    result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
+    if config in STUDIES:
+        assert first.startswith(f"# circuit run configs/{config.name} --output runs/{config.stem}")
+        dry = [] if config.stem in REALLY else ["--dry-run", "--no-forecast"]
+        result = CliRunner().invoke(app, [*shlex.split(first)[2:], *dry])
+    else:
+        assert first.startswith(f"# circuit discover --config configs/{config.name}")
+        result = CliRunner().invoke(app, _small(shlex.split(first)[2:]))
     assert result.exit_code == 0, result.output
 
 
@@ -113,3 +120,16 @@ def test_the_readme_lists_every_built_in_model_and_its_picture_is_there() -> Non
         assert f"`{name}`" in README
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file()
+
+
+def test_the_workflow_in_the_docs_is_the_one_that_runs() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text(encoding="utf-8")
+    assert f"```yaml\n{workflow}```" in (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_scale_says_what_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The smallest shape; the others take minutes."""
+    from benchmarks.scale import SHAPES, counted, prompts_ahead, show_cells
+
+    show_cells(SHAPES[0], counted(SHAPES[0], prompts_ahead()))
+    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

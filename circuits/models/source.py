@@ -12,6 +12,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from circuits.errors import ModelError
@@ -126,6 +127,13 @@ def weights_hash(directory: Path) -> str:
     for file in sorted(
         [*directory.glob("*.safetensors"), *directory.glob("*.bin"), directory / "config.json"]
     ):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        known = file.stat()
+        digest.update(_file_hash(file, known.st_size, known.st_mtime_ns))
     return digest.hexdigest()
+
+
+@cache
+def _file_hash(file: Path, size: int, changed: int) -> bytes:
+    """Of a file as it was then: a study asks for each of its cells, and large weights take minutes to read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

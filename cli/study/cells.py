@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import CircuitError
-from cli.study.spec import AXES, Axis, Study, Where
+from cli.study.spec import AXES, RULES, Axis, Matrix, Study, Where
 
 VERSIONS = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
 """Libraries whose version an outcome may depend on."""
 NO_MATTER = ("device", "memory", "batch_size")
 """Options that change where and in what portions the work is done, and no figure."""
+OF_FILES = ("prompts", "corrupt_prompts")
+"""Options that name a file: what it holds matters, not where it lies."""
 FOR_EDGES = ("verify",)
 OF_METHOD = {"budget": "activation-patching"}
 
@@ -49,14 +51,24 @@ class Cell:
         defaults = {p.name: p.default for p in inspect.signature(discover).parameters.values()}
         task, _, form = self.task.partition("/")
         axes = {"task": task, "form": form or None, "model": self.model, "method": [self.method]}
+        if "prompts" in self.options:
+            axes |= {"task": None, "form": None}
         return defaults | dict(self.options) | axes | {"seed": self.seed}
 
     def key(self, weights: str) -> str:
         """A digest of all that the outcome depends on. weights: the hash of the model's."""
-        matters = {name: value for name, value in self.options.items() if name not in NO_MATTER}
+        matters = {
+            name: _content(value) if name in OF_FILES else value
+            for name, value in self.options.items()
+            if name not in NO_MATTER
+        }
         place = {name: value for name, value in self.place.items() if name != "model"}
         facts = [place, matters, weights, {name: version(name) for name in VERSIONS}]
         return digest(facts)
+
+
+def _content(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def digest(facts: object) -> str:
@@ -70,7 +82,7 @@ def cells(study: Study) -> tuple[Cell, ...]:
     places = [dict(zip(AXES, values, strict=True)) for values in product(*_axes(matrix))]
     places = [place for place in places if not any(where.holds(place) for where in matrix.exclude)]
     for where in matrix.include:
-        whole = [getattr(where, axis) or getattr(matrix, axis) for axis in AXES]
+        whole = [getattr(where, axis) or values for axis, values in zip(AXES, _axes(matrix), strict=True)]
         places += [dict(zip(AXES, values, strict=True)) for values in product(*whole)]
     found = {tuple(place.values()): Cell(**place, options=_options(study, place)) for place in places}
     if not found:
@@ -80,11 +92,20 @@ def cells(study: Study) -> tuple[Cell, ...]:
 
 
 def require_cells(study: Study, found: Sequence[Cell]) -> None:
-    """Raises CircuitError for every comparison and repair that has no cells to work on."""
+    """Raises CircuitError for every step that has no cells to work on."""
     problems = []
+    for kind in ("evaluate", "check"):
+        for n, wanted in enumerate(getattr(study, kind), start=1):
+            if not any(wanted.where.holds(cell.place) for cell in found):
+                problems.append(f"{kind}[{n}] finds no cell in the matrix: {_said(wanted.where)}.")
+    for n, check in enumerate(study.check, start=1):
+        if check.beside and not any(check.beside.holds(cell.place) for cell in found):
+            problems.append(f"check[{n}].beside is no cell of the matrix: {_said(check.beside)}.")
     for n, compare in enumerate(study.compare, start=1):
         if sum(compare.where.holds(cell.place) for cell in found) < 2:
             problems.append(f"compare[{n}] finds fewer than two cells in the matrix: {_said(compare.where)}.")
+        if compare.beside is not None and not any(c.place[compare.across] == compare.beside for c in found):
+            problems.append(f"compare[{n}].beside is no {compare.across} of the matrix: {compare.beside}.")
     for n, repair in enumerate(study.repair, start=1):
         for kind, task in (("good", repair.good), ("bad", repair.bad)):
             place = {"task": task, "model": repair.model, "method": repair.method, "seed": repair.seed}
@@ -99,8 +120,8 @@ def _said(where: Where) -> str:
     return str(where.model_dump(exclude_defaults=True)) if where != Where() else "it has one cell"
 
 
-def _axes(matrix: Any) -> list[tuple[Any, ...]]:
-    return [getattr(matrix, axis) for axis in AXES]
+def _axes(matrix: Matrix) -> list[tuple[Any, ...]]:
+    return [matrix.tasks, matrix.model, matrix.method, matrix.seed]
 
 
 def _options(study: Study, place: dict[Axis, Any]) -> dict[str, Any]:
@@ -109,11 +130,23 @@ def _options(study: Study, place: dict[Axis, Any]) -> dict[str, Any]:
     settings = list(study.options.settings)
     for override in study.overrides:
         if override.when.holds(place):
-            given |= override.given()
+            more = override.given()
+            if not more.keys().isdisjoint(RULES):
+                given = {name: value for name, value in given.items() if name not in RULES}
+            given |= more
             settings += override.settings
     given.pop("settings", None)
     mine = [setting for setting in settings if setting.startswith(f"{place['method']}.")]
-    return dict(_fitting(given, place["method"])) | ({"set_": mine} if mine else {})
+    fitting = dict(_fitting(given, place["method"])) | ({"set_": mine} if mine else {})
+    return fitting | _files(study.matrix, place["task"])
+
+
+def _files(matrix: Matrix, task: str) -> dict[str, Path]:
+    """The files of a task that is the user's own prompts."""
+    for own in matrix.prompts:
+        if own.task == task:
+            return {"prompts": own.file, **({"corrupt_prompts": own.corrupt} if own.corrupt else {})}
+    return {}
 
 
 def _fitting(given: Mapping[str, Any], method: str) -> Iterator[tuple[str, Any]]:

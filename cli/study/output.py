@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.errors import CircuitError, RunFolderError
+from circuits.errors import RunFolderError
 from circuits.records import read_json, write_json, write_text
-from cli.study.cells import Cell, digest
+from cli.junit import Case, write_junit
+from cli.study.cells import Cell
+from cli.study.gates import gates
 from cli.study.runner import LastModel, Outcome, attempt, run_cells
-from cli.study.spec import AXES, Axis, Compare, Repair, Study
+from cli.study.spec import Study
+from cli.study.steps import Bench, Step, steps
 
 if TYPE_CHECKING:
     from circuits.progress import Progress
 
-SPEC, RECORD = "study.yaml", "study.json"
+SPEC, RECORD, SUMMARY, JUNIT = "study.yaml", "study.json", "summary.json", "junit.xml"
 FORMAT_VERSION = 1
 
 
@@ -35,21 +35,6 @@ def open_study(folder: Path, config: Path) -> None:
         write_text(folder / SPEC, config.read_text(encoding="utf-8"))
     except OSError as problem:
         raise RunFolderError(f"{folder} cannot be written: {problem.strerror or problem}.") from None
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is made of some cells. about: what it says in reports; make: writes the folder."""
-
-    kind: str
-    about: dict[str, Any]
-    cells: tuple[Cell, ...]
-    folder: Path
-    make: Callable[[], None]
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
 
 def finish(
@@ -69,14 +54,17 @@ def finish(
         ran.append(outcome)
     standing = {cell: folder for cell, folder in places.items() if folder.exists()}
     made = []
-    for step in (
-        *_comparisons(study, output, standing, load, show),
-        *_repairs(study, output, standing, load, show),
-    ):
+    for step in steps(study, Bench(output, standing, load, show)):
         outcome = attempt(f"{step.kind} {step.name}", step.folder, step.make)
         say(outcome)
         made.append((step, outcome))
     record = _record(study, output, places, ran, made)
+    write(output, record)
+    return record
+
+
+def write(output: Path, record: dict[str, Any]) -> None:
+    """study.json and what is read off it: report.md with its pictures, summary.json, junit.xml."""
     from cli.report.study import study_pictures, study_report
 
     pictures = dict(study_pictures(output, record))
@@ -84,107 +72,8 @@ def finish(
         (output / name).write_bytes(content)
     write_text(output / "report.md", study_report(output, record, tuple(pictures)))
     write_json(output / RECORD, record)
-    return record
-
-
-def _comparisons(
-    study: Study, output: Path, standing: dict[Cell, Path], load: LastModel, show: Progress
-) -> Iterator[Step]:
-    for wanted in study.compare:
-        among = [cell for cell in standing if wanted.where.holds(cell.place)]
-        for fixed, members in _groups(among, wanted.across):
-            # Models may differ in shape, and heads are aligned two models at a time.
-            sets = combinations(members, 2) if wanted.across == "model" else [members]
-            for some in sets:
-                if len(some) > 1:
-                    yield _comparison(wanted, fixed, tuple(some), output, standing, load, show)
-
-
-def label(axis: str, value: object) -> str:
-    """What reports call a value; of a model that is a directory its last part."""
-    return Path(str(value)).name if axis == "model" else str(value)
-
-
-def _groups(cells: Sequence[Cell], across: Axis) -> Iterator[tuple[dict[str, Any], list[Cell]]]:
-    """Cells that agree on every other axis, with what they agree on."""
-    others, groups = [axis for axis in AXES if axis != across], dict[tuple[str, ...], list[Cell]]()
-    for cell in cells:
-        groups.setdefault(tuple(str(cell.place[axis]) for axis in others), []).append(cell)
-    for values, members in groups.items():
-        yield dict(zip(others, values, strict=True)), members
-
-
-def _comparison(
-    wanted: Compare,
-    fixed: dict[str, Any],
-    members: tuple[Cell, ...],
-    output: Path,
-    standing: dict[Cell, Path],
-    load: LastModel,
-    show: Progress,
-) -> Step:
-    facts = [wanted.across, wanted.transfer, wanted.nodes, [standing[cell].name for cell in members]]
-    labels = [label(wanted.across, cell.place[wanted.across]) for cell in members]
-    by = "-".join(label(axis, value) for axis, value in fixed.items())
-    between = f"{labels[0]}-{labels[1]}-" if wanted.across == "model" else ""
-    folder = output / "comparisons" / f"{wanted.across}s-{between}{by.replace('/', '-')}-{digest(facts)}"
-    about = {"across": wanted.across, "transfer": wanted.transfer, **fixed, "between": labels}
-
-    def make() -> None:
-        from cli.comparing import Request, compared
-
-        request = Request(
-            tuple(str(standing[cell]) for cell in members),
-            names=tuple(labels),
-            nodes=wanted.nodes,
-            transfer=wanted.transfer,
-        )
-        compared(request, show, load).write(folder, force=False)
-
-    return Step("comparison", about, members, folder, make)
-
-
-def _repairs(
-    study: Study, output: Path, standing: dict[Cell, Path], load: LastModel, show: Progress
-) -> Iterator[Step]:
-    for wanted in study.repair:
-        found = {
-            name: next((cell for cell in standing if _is(cell, wanted, task)), None)
-            for name, task in (("good", wanted.good), ("bad", wanted.bad))
-        }
-        members = tuple(cell for cell in found.values() if cell is not None)
-        facts = [wanted.model_dump(), [standing[cell].name for cell in members]]
-        stem = f"{Path(wanted.model).name}-{wanted.bad}-by-{wanted.good}".replace("/", "-")
-        folder = output / "repairs" / f"{stem}-{digest(facts)}"
-        make = partial(_repair, wanted, found, standing, folder, load, show)
-        yield Step("repair", wanted.model_dump(), members, folder, make)
-
-
-def _repair(
-    wanted: Repair,
-    found: dict[str, Cell | None],
-    standing: dict[Cell, Path],
-    folder: Path,
-    load: LastModel,
-    show: Progress,
-) -> None:
-    from circuits.interventions.run_intervention import Treatment
-    from circuits.runs import read_run
-    from cli.intervene import repaired
-    from cli.intervention_output import write
-    from cli.run_source import model_of
-
-    missing = [task for name, task in (("good", wanted.good), ("bad", wanted.bad)) if found[name] is None]
-    if missing:
-        raise CircuitError(f"There is no run of {' and '.join(missing)} to repair with: its cell failed.")
-    good, bad = (read_run(standing[cell]) for cell in (found["good"], found["bad"]) if cell is not None)
-    model, _ = model_of(bad, wanted.model, "cpu", None, None, show, load)
-    treatment = Treatment("repair", onto=wanted.onto)
-    write(folder, repaired(bad, good, None, model, treatment, wanted.seed, show), force=False)
-
-
-def _is(cell: Cell, wanted: Repair, task: str) -> bool:
-    return (cell.task, cell.model, cell.method, cell.seed) == (task, wanted.model, wanted.method, wanted.seed)
+    write_json(output / SUMMARY, summary(record))
+    write_junit(output / JUNIT, "circuit run", cases(record))
 
 
 def _record(
@@ -196,7 +85,7 @@ def _record(
 ) -> dict[str, Any]:
     """study.json: every cell and step, what came of it, and where it lies."""
     outcomes = {outcome.folder: outcome for outcome in ran}
-    cells = [
+    ran_cells = [
         {
             "name": cell.name,
             **cell.place,
@@ -206,8 +95,9 @@ def _record(
         }
         for cell, folder in places.items()
     ]
-    steps = [
+    ran_steps = [
         {
+            "name": f"{step.kind} {step.name}",
             "kind": step.kind,
             "about": step.about,
             "folder": str(step.folder.relative_to(output)),
@@ -216,14 +106,53 @@ def _record(
         }
         for step, outcome in made
     ]
+    held = list(gates(study, places))
     return {
         "format_version": FORMAT_VERSION,
         "title": study.title,
-        "cells": cells,
-        "steps": steps,
-        "failed": sum(bool(entry["problem"]) for entry in (*cells, *steps)),
+        "cells": ran_cells,
+        "steps": ran_steps,
+        "gates": held,
+        "failed": sum(bool(entry["problem"]) for entry in (*ran_cells, *ran_steps, *held)),
         "cost": {"seconds": {o.name: o.seconds for o in (*ran, *(o for _, o in made)) if o.state == "done"}},
     }
+
+
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    """summary.json: for a program that asks whether all is well, and if not, what is not."""
+    return {
+        "failures": [
+            {"kind": kind, "name": name, "problem": entry["problem"]}
+            for kind, name, entry in _entries(record)
+            if entry["problem"]
+        ],
+        "exit_status": int(record["failed"] > 0),
+        "counts": {
+            kind: {"all": len(record[kind]), "failed": sum(bool(e["problem"]) for e in record[kind])}
+            for kind in ("cells", "steps", "gates")
+        },
+        "title": record["title"],
+        "cost": {
+            "seconds": round(sum(record["cost"]["seconds"].values()), 3),
+            "made_now": len(record["cost"]["seconds"]),
+        },
+    }
+
+
+def cases(record: dict[str, Any]) -> list[Case]:
+    """A test case for each cell, step and gate."""
+    took = record["cost"]["seconds"]
+    return [
+        Case(f"circuit.run.{kind}", name, entry["problem"], took.get(name))
+        for kind, name, entry in _entries(record)
+    ]
+
+
+def _entries(record: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every cell, step and gate with its kind and what it is called."""
+    yield from (("cell", entry["name"], entry) for entry in record["cells"])
+    yield from ((entry["kind"], entry["name"], entry) for entry in record["steps"])
+    yield from (("gate", f"{entry['name']} of {entry['cell']}", entry) for entry in record["gates"])
 
 
 def _came(outcome: Outcome) -> dict[str, Any]:
