@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.errors import CircuitError, RunFolderError
 from circuits.records import read_json, write_json, write_text
 from cli.study.cells import Cell, digest
-from cli.study.runner import LastModel, Outcome, attempt, run_cells
+from cli.study.runner import LAST_MODEL, LastModel, Outcome, Scheduler, attempt, run_cells
 from cli.study.spec import AXES, Axis, Compare, Repair, Study
 
 if TYPE_CHECKING:
@@ -58,13 +58,14 @@ def finish(
     places: dict[Cell, Path],
     show: Progress,
     *,
+    schedule: Scheduler,
     fail_fast: bool,
     say: Callable[[Outcome], None] | None,
 ) -> dict[str, Any]:
     """Runs what does not stand yet, and writes study.json and report.md over all; returns the former."""
-    say, load = say or (lambda outcome: None), LastModel()
+    say, load = say or (lambda outcome: None), LAST_MODEL
     ran = []
-    for outcome in run_cells(places, show, fail_fast=fail_fast, load=load):
+    for outcome in run_cells(places, schedule, fail_fast=fail_fast):
         say(outcome)
         ran.append(outcome)
     standing = {cell: folder for cell, folder in places.items() if folder.exists()}
