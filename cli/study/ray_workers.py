@@ -6,9 +6,11 @@ it runs, and starts it again where its worker dies.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 from circuits.errors import CircuitError
 from circuits.progress import silent
 from cli.study.claims import claim_of
-from cli.study.runner import Outcome, Piece
+from cli.study.runner import Make, Outcome, Piece, make_cell
 from cli.study.workers import Made, Told, made, pass_on
 
 RETRIES = 2
@@ -27,7 +29,7 @@ _LOOK_AGAIN = 1.0  # seconds between looks at which cells have begun
 def require_ray() -> None:
     """Raises CircuitError where Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
-        raise CircuitError("--ray needs Ray, which is not installed: pip install 'circuit-toolkit[ray]'.")
+        raise CircuitError("--ray needs Ray, which is not installed: pip install '.[ray]'.")
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,21 @@ class RayWorkers:
     address: str
     gpus: float
     told: Told
+    make: Make = make_cell
 
     def __call__(self, pieces: Sequence[Piece], /) -> Generator[Outcome, None, None]:
-        ray = _connected(self.address)
-        try:
-            yield from self._results(ray, pieces)
-        finally:
-            ray.shutdown()
+        # Ray speaks of dead workers on stdout, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            ray = _connected(self.address)
+            try:
+                yield from self._results(ray, pieces)
+            finally:
+                ray.shutdown()
 
     def _results(self, ray: Any, pieces: Sequence[Piece]) -> Generator[Outcome, None, None]:
         # Not one call a worker, which is Ray's way with GPUs: the next cell may be of the same model.
         task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=RETRIES, max_calls=0)(_make)
-        running = {task.remote(_absolute(piece), Path.cwd()): piece for piece in pieces}
+        running = {task.remote(_absolute(piece), Path.cwd(), self.make): piece for piece in pieces}
         while running:
             ready, _ = ray.wait(list(running), timeout=_LOOK_AGAIN)
             for piece in running.values():
@@ -76,11 +81,11 @@ def _absolute(piece: Piece) -> Piece:
     return piece._replace(folder=piece.folder.absolute())
 
 
-def _make(piece: Piece, here: Path) -> Made:
+def _make(piece: Piece, here: Path, make: Make) -> Made:
     """The task. here: where paths begin that the study names."""
     if here.is_dir():
         os.chdir(here)
-    return made(piece, silent)
+    return made(piece, silent, make)
 
 
 def _outcome(ray: Any, reference: Any, piece: Piece) -> Outcome:

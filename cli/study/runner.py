@@ -140,6 +140,9 @@ def _problem(make: Callable[[], None]) -> str:
     return ""
 
 
+Make = Callable[[Piece, "Progress"], Outcome]
+
+
 def make_cell(piece: Piece, show: Progress) -> Outcome:
     """The run of one cell, made in this process."""
     return attempt_now(piece.cell.name, piece.folder, partial(_discover, piece, show))

@@ -22,7 +22,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, NamedTuple
 
-from cli.study.runner import Outcome, Piece, make_cell
+import psutil
+
+from cli.study.runner import Make, Outcome, Piece, make_cell
 
 if TYPE_CHECKING:
     from circuits.progress import Progress
@@ -35,14 +37,15 @@ _SAY_AGAIN = 0.2  # seconds between two words of a worker about its progress
 
 @dataclass(frozen=True)
 class Workers:
-    """n: how many processes; None: this one."""
+    """n: how many processes; None: this one. make: makes a piece in whichever process it is called."""
 
     n: int | None
     told: Told
+    make: Make = make_cell
 
     def __call__(self, pieces: Sequence[Piece], /) -> Generator[Outcome, None, None]:
         if self.n is None:
-            yield from (make_cell(piece, partial(self.told, piece.cell.name)) for piece in pieces)
+            yield from (self.make(piece, partial(self.told, piece.cell.name)) for piece in pieces)
             return
         crew: list[_Worker] = []
         try:
@@ -52,7 +55,7 @@ class Workers:
 
     def _shared_out(self, waiting: list[Piece], crew: list[_Worker], n: int) -> Iterator[Outcome]:
         while waiting or any(worker.piece for worker in crew):
-            crew += [_Worker(n) for _ in range(min(n - len(crew), len(waiting)))]
+            crew += [_Worker(n, self.make) for _ in range(min(n - len(crew), len(waiting)))]
             for worker in crew:
                 if worker.piece is None and waiting:
                     worker.take(next_piece(waiting, worker.model, {other.model for other in crew}))
@@ -75,10 +78,10 @@ def next_piece(waiting: list[Piece], model: str | None, held: Collection[str | N
 class _Worker:
     """model: the one that it loaded last. piece: what it is at."""
 
-    def __init__(self, among: int) -> None:
+    def __init__(self, among: int, make: Make) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, among), daemon=True)
+        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, among, make), daemon=True)
         self.process.start()
         theirs.close()
         self.dead = False
@@ -141,10 +144,10 @@ class Made(NamedTuple):
     said: str
 
 
-def made(piece: Piece, show: Progress) -> Made:
+def made(piece: Piece, show: Progress, make: Make) -> Made:
     """The run of one cell, made in a worker, which has no terminal of its own."""
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        outcome = make_cell(piece, show)
+        outcome = make(piece, show)
     return Made(outcome, said.getvalue())
 
 
@@ -154,20 +157,25 @@ def pass_on(word: Made) -> Outcome:
     return word.outcome
 
 
-def _work(pipe: Connection, among: int) -> None:
+def _work(pipe: Connection, among: int, make: Make) -> None:
     """A worker's life: makes what comes through the pipe until it ends. among: who share the processor's cores."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a terminal sends it to all; whoever started this one decides
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_stop_when_orphaned, daemon=True).start()
+    _share_cores(among)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
-        import torch
-
-        torch.set_num_threads(max(1, torch.get_num_threads() // among))
         while True:
-            pipe.send(made(pipe.recv(), _Words(pipe)))
+            pipe.send(made(pipe.recv(), _Words(pipe), make))
     gc.freeze()  # as in cli.main
+
+
+def _share_cores(among: int) -> None:
+    """Says how many threads to start, to a torch that is not imported yet."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(asked) if asked.isdigit() else psutil.cpu_count(logical=False) or 1
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cores // among))
 
 
 def _stop_when_orphaned() -> None:
