@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -72,22 +72,20 @@ def run(
     from cli.study.claims import clean
     from cli.study.output import finish, open_study
 
-    with board([cell.name for cell in wanted], quiet=json) as show:
+    with _summed_up(folder, quiet=json) as outcomes, board([c.name for c in wanted], quiet=json) as show:
+
+        def say(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            show.ended(outcome.name, outcome.state, outcome.seconds, outcome.problem)
+
         schedule = _scheduler(workers, ray, gpus_per_cell, show)
         open_study(folder, config)
         clean(folder)
+        record = finish(study, folder, places, show, schedule=schedule, fail_fast=fail_fast, say=say)
+        if json:
+            from circuits.records import json_text
 
-        def say(outcome: Outcome) -> None:
-            show.ended(outcome.name, outcome.state, outcome.seconds, outcome.problem)
-
-        with _told_of_interrupts(places):
-            record = finish(study, folder, places, show, schedule=schedule, fail_fast=fail_fast, say=say)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(record), end="")
-    else:
-        _sum_up(record, folder)
+            print(json_text(record), end="")
     if record["failed"]:
         raise typer.Exit(1)
 
@@ -109,30 +107,30 @@ def _scheduler(workers: int | None, ray: str | None, gpus_per_cell: float, show:
 
 
 @contextmanager
-def _told_of_interrupts(places: Mapping[Cell, Path]) -> Iterator[None]:
-    """Ctrl-C takes nothing away that is done."""
+def _summed_up(folder: Path, quiet: bool) -> Iterator[list[Outcome]]:
+    """Takes outcomes, and says at the end what failed, then what there is; also where the work is cut short."""
+    outcomes: list[Outcome] = []
+    code, last_words = 0, f"Read {folder / 'report.md'}."
     try:
-        yield
+        yield outcomes
     except KeyboardInterrupt:
-        from cli.render import note
+        code, last_words = INTERRUPTED, "Interrupted: the same command does the rest."
+    except OSError as problem:
+        code, last_words = 1, f"The report over all cannot be written: {problem}."
+    if code or not quiet:
+        _sum_up(outcomes, last_words)
+    if code:
+        raise typer.Exit(code)
 
-        done = sum(path.exists() for path in places.values())
-        note(f"Interrupted: {done} of {len(places)} cells are done, and the same command does the rest.")
-        raise typer.Exit(INTERRUPTED) from None
 
-
-def _sum_up(record: Mapping[str, Any], folder: Path) -> None:
-    """What failed, then what there is."""
+def _sum_up(outcomes: Sequence[Outcome], last_words: str) -> None:
     from cli.render import error, note
 
-    pieces = [*record["cells"], *record["steps"]]
-    for entry in pieces:
-        if entry["problem"]:
-            error(f"{entry.get('name') or entry['folder']}: {entry['problem'].strip()}")
-    whole = sum(entry["whole"] for entry in record["cells"])
-    steps = sum(entry["whole"] for entry in record["steps"])
-    made = f"{whole} of {len(record['cells'])} cells, {steps} of {len(record['steps'])} steps"
-    note(f"{made}. Read {folder / 'report.md'}.")
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            error(f"{outcome.name}: {outcome.problem.strip()}")
+    made, kept, failed = (sum(o.state == state for o in outcomes) for state in ("done", "kept", "failed"))
+    note(f"{made} made, {kept} stood already, {failed} failed. {last_words}")
 
 
 def _show_cells(places: dict[Cell, Path]) -> None:
