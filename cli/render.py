@@ -167,7 +167,7 @@ class Board:
         self._now = "" if done >= total else f"{what}: {done}/{total}"
 
     def report(self, name: str, what: str, done: int, total: int, /) -> None:
-        """The piece is under way."""
+        """The piece is under way; total: 0 where it is not known how far."""
         piece = self._pieces[name]
         if piece.state != "running":
             piece.state, piece.begun = "running", time.monotonic()

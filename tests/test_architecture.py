@@ -137,7 +137,10 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
     "arguments",
     [
         ["--help"],
-        *([name, "--help"] for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks")),
+        *(
+            [name, "--help"]
+            for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks", "run")
+        ),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
@@ -146,7 +149,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "from cli.main import run\n"
         "try: run()\n"
         "except SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'transformers', 'transformer_lens', 'matplotlib'}\n"
+        "heavy = {'torch', 'ray', 'numpy', 'pandas', 'scipy', 'transformers', 'transformer_lens', 'matplotlib'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     done = subprocess.run(

@@ -58,7 +58,9 @@ class Workers:
             crew += [_Worker(n, self.make) for _ in range(min(n - len(crew), len(waiting)))]
             for worker in crew:
                 if worker.piece is None and waiting:
-                    worker.take(next_piece(waiting, worker.model, {other.model for other in crew}))
+                    piece = next_piece(waiting, worker.model, {other.model for other in crew})
+                    worker.take(piece)
+                    self.told(piece.cell.name, "", 0, 0)
             for worker in _with_news(crew):
                 outcome = worker.hear(self.told)
                 if worker.dead:

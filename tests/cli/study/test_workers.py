@@ -157,7 +157,7 @@ from cli.study.workers import Workers
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     clean(folder)
-    work = {p.cell: p.folder for p in pieces(folder, *["slow"] * 12)}
+    work = {p.cell: p.folder for p in pieces(folder, *["slow"] * 10)}
     assert all(o.state != "failed" for o in run_cells(work, Workers(2, print, make)))
 """
 
@@ -185,7 +185,7 @@ def test_a_study_killed_at_any_moment_comes_to_the_same_and_does_nothing_twice(t
     assert study(killed).wait() == study(whole).wait() == 0
     assert _content(killed) == _content(whole)
     log = (killed / "log").read_text().split()
-    assert len(log) >= 10
+    assert len(log) >= 7
     assert len(set(log)) == len(log), "no cell is made twice to the end"
 
 
