@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from circuits.errors import RunFolderError
+from circuits.locks import locked
 from circuits.prompts import PromptPair
 from circuits.records import read_json, read_prompts, read_table, write_json, write_prompts, write_table
 
@@ -31,6 +33,7 @@ PARTS = "parts.csv"
 
 # Where a write fails for lack of room, the OSError names no file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LONG_AGO = 24 * 3600.0  # seconds after which nobody still writes a folder, where no lock tells
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,10 @@ def writing_run(path: str | Path, force: bool = False, record: str = RECORD) -> 
     parents = [p for p in path.parents if not p.exists()]
     try:
         aside.mkdir(parents=True)
-        yield aside
-        _flush(aside)
-        _put_in_place(aside, path, force, record)
+        with locked(aside):  # whose holder dies, remove_left_overs takes away
+            yield aside
+            _flush(aside)
+            _put_in_place(aside, path, force, record)
     except OSError as problem:
         if not _is_ours(problem, aside):
             raise
@@ -103,6 +107,22 @@ def writing_run(path: str | Path, force: bool = False, record: str = RECORD) -> 
     finally:
         _remove(aside)
         _remove_empty(parents)
+
+
+def remove_left_overs(parent: Path) -> None:
+    """Takes away the hidden folders of runs that were killed while they wrote into `parent`."""
+    for aside in parent.glob(".*.partial"):
+        with locked(aside) as lock:
+            if lock == "ours" or (lock == "none" and _age(aside) > _LONG_AGO):
+                _remove(aside)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was changed; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_ours(problem: OSError, aside: Path) -> bool:

@@ -18,6 +18,10 @@ from circuits.errors import CircuitError
 P = ParamSpec("P")
 T = TypeVar("T")
 MISTAKE, FAULT, INTERRUPTED = 2, 3, 130
+NO_MEMORY = (
+    "There is not enough memory. Try a smaller --memory or --batch-size, shorter prompts, --dtype bfloat16, "
+    "or a smaller model."
+)
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -59,11 +63,8 @@ def _exit_codes() -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if _out_of_memory(error):
-            _say(
-                "There is not enough memory. Try a smaller --memory or --batch-size, shorter prompts, "
-                "--dtype bfloat16, or a smaller model."
-            )
+        if out_of_memory(error):
+            _say(NO_MEMORY)
             raise typer.Exit(MISTAKE) from None
         traceback.print_exc()
         print(
@@ -74,7 +75,7 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(FAULT) from None
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed; torch, which takes long to import, says so by RuntimeErrors."""
     if not isinstance(error, RuntimeError):
         return isinstance(error, MemoryError)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.style import Style
@@ -124,6 +125,103 @@ class _Lines:
             self._console.print(f"{what}: {done}/{total} ({now - begun:.0f} s)", soft_wrap=True)
         if done >= total:
             self._begun.pop(what), self._said.pop(what)
+
+
+# Many pieces of work
+
+
+@contextmanager
+def board(names: Sequence[str], quiet: bool = False) -> Iterator[Board]:
+    """Shows on stderr how the pieces of a study go: a live table in a terminal, a line a piece elsewhere."""
+    console = _console(stderr=True)
+    pieces = Board(names, None if quiet else console)
+    if quiet or not console.is_terminal or console.is_dumb_terminal:
+        yield pieces
+        return
+    pieces.live = True
+    with Live(get_renderable=pieces.table, console=console, refresh_per_second=4, transient=True):
+        yield pieces
+
+
+@dataclass
+class _Piece:
+    state: str = "waiting"
+    progress: str = ""
+    begun: float = 0.0
+    seconds: float = 0.0
+
+
+class Board:
+    """What is known of each piece. It is a circuits.progress.Progress too, for work that is of no named piece."""
+
+    _FIRST = ("running", "failed", "waiting", "done", "stands")
+
+    def __init__(self, names: Sequence[str], console: Console | None) -> None:
+        self.live = False
+        self._console = console
+        self._pieces = {name: _Piece() for name in names}
+        self._begun = time.monotonic()
+        self._now = ""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        self._now = "" if done >= total else f"{what}: {done}/{total}"
+
+    def report(self, name: str, what: str, done: int, total: int, /) -> None:
+        """The piece is under way; total: 0 where it is not known how far."""
+        piece = self._pieces[name]
+        if piece.state != "running":
+            piece.state, piece.begun = "running", time.monotonic()
+        piece.progress = f"{what} {done}/{total}" if total else what
+
+    def ended(self, name: str, state: str, seconds: float, problem: str) -> None:
+        """state: done, failed, or kept where there was nothing to do."""
+        words = "stands" if state == "kept" else state
+        self._pieces[name] = _Piece(words, problem.strip().split("\n")[-1], seconds=seconds)
+        if self._console and not self.live:
+            self._console.print(self._line(name), soft_wrap=True)
+
+    def _line(self, name: str) -> str:
+        """[3/72] ioi-plain-4l-sae-0: done, 14 s; about 5 min left."""
+        piece, ended = self._pieces[name], len(self._ended())
+        took = f", {piece.seconds:.0f} s" if piece.state != "stands" else ""
+        problem = f": {piece.progress}" if piece.progress else ""
+        return f"[{ended}/{len(self._pieces)}] {name}: {piece.state}{took}{self._left()}{problem}"
+
+    def _ended(self) -> list[_Piece]:
+        return [piece for piece in self._pieces.values() if piece.state not in ("waiting", "running")]
+
+    def _left(self) -> str:
+        """A guess by the mean of the pieces that were made."""
+        made = sum(piece.state != "stands" for piece in self._ended())
+        waiting = len(self._pieces) - len(self._ended())
+        if not (made and waiting):
+            return ""
+        return f"; about {_duration((time.monotonic() - self._begun) / made * waiting)} left"
+
+    def table(self) -> RenderableType:
+        """All pieces, or as many as the window holds, those that matter now first."""
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
+        grid.title = f"{len(self._ended())}/{len(self._pieces)}{self._left()}  {self._now}"
+        for column in ("piece", "state", "progress", "time"):
+            grid.add_column(column, no_wrap=True, overflow="ellipsis")
+        names = list(self._pieces)
+        room = max(1, (self._console.size.height if self._console else 25) - 5)
+        if len(names) > room:
+            names = sorted(names, key=lambda name: self._FIRST.index(self._pieces[name].state))[:room]
+        for name in names:
+            grid.add_row(*map(Text, self._cells(name)))
+        if more := len(self._pieces) - len(names):
+            grid.caption = f"and {more} more"
+        return grid
+
+    def _cells(self, name: str) -> tuple[str, str, str, str]:
+        piece = self._pieces[name]
+        seconds = time.monotonic() - piece.begun if piece.state == "running" else piece.seconds
+        return name, piece.state, piece.progress, _duration(seconds) if seconds else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 # Tables

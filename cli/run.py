@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.guard import guarded
+from circuits.errors import CircuitError
+from cli.guard import INTERRUPTED, guarded
 
 if TYPE_CHECKING:
+    from cli.render import Board
     from cli.study.cells import Cell
-    from cli.study.runner import Outcome
+    from cli.study.runner import Outcome, Scheduler
 
 
 def _print_schema(wanted: bool) -> None:
@@ -45,6 +49,21 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Run cells in N processes, which may die without the study; in this one if not given."
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run cells as Ray tasks: local, auto, or the address of a cluster that shares this disk."
+        ),
+    ] = None,
+    gpus_per_cell: Annotated[
+        float, typer.Option(min=0, help="With --ray: the share of a GPU that a cell asks for, such as 0.25.")
+    ] = 0.0,
     json: Annotated[bool, typer.Option("--json", help="Print study.json, and nothing else.")] = False,
     schema: Annotated[
         bool,
@@ -60,9 +79,11 @@ def run(
 
     [bold]circuit run configs/reuse.yaml --output runs/reuse[/bold]
 
+    [bold]circuit run configs/reuse.yaml --workers 4[/bold]
+
     [bold]circuit run configs/quick.yaml --set pairs=40 --dry-run[/bold]
     """
-    from cli.render import progress
+    from cli.render import board
     from cli.study.cells import cells, require_cells
     from cli.study.runner import place_cells
     from cli.study.spec import read_study, with_settings
@@ -77,19 +98,70 @@ def run(
         if forecast:
             _show_prices([cell for cell, path in places.items() if not path.exists()])
         return
+    from cli.study.claims import clean
     from cli.study.output import finish, open_study
 
-    open_study(folder, config)
-    with progress(quiet=json) as show:
-        record = finish(study, folder, places, show, fail_fast=fail_fast, say=None if json else _say)
-    if json:
-        from circuits.records import json_text
+    with _summed_up(folder, quiet=json) as outcomes, board([c.name for c in wanted], quiet=json) as show:
 
-        print(json_text(record), end="")
-    else:
-        _show_end(record, folder)
+        def say(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            show.ended(outcome.name, outcome.state, outcome.seconds, outcome.problem)
+
+        schedule = _scheduler(workers, ray, gpus_per_cell, show)
+        open_study(folder, config)
+        clean(folder)
+        record = finish(study, folder, places, show, schedule=schedule, fail_fast=fail_fast, say=say)
+        if json:
+            from circuits.records import json_text
+
+            print(json_text(record), end="")
+        else:
+            _show_gates(record)
     if record["failed"]:
         raise typer.Exit(1)
+
+
+def _scheduler(workers: int | None, ray: str | None, gpus_per_cell: float, show: Board) -> Scheduler:
+    """Raises CircuitError for options that do not go together, and where there is no Ray."""
+    if ray is None:
+        from cli.study.workers import Workers
+
+        if gpus_per_cell:
+            raise CircuitError("--gpus-per-cell is for --ray; without it, say with `device` where cells run.")
+        return Workers(workers, show.report)
+    from cli.study.ray_workers import RayWorkers, require_ray
+
+    if workers is not None:
+        raise CircuitError("--workers and --ray cannot go together: Ray starts as many cells as it has CPUs.")
+    require_ray()
+    return RayWorkers(ray, gpus_per_cell, show.report)
+
+
+@contextmanager
+def _summed_up(folder: Path, quiet: bool) -> Iterator[list[Outcome]]:
+    """Takes outcomes, and says at the end what failed, then what there is; also where the work is cut short."""
+    outcomes: list[Outcome] = []
+    code, last_words = 0, f"Read {folder / 'report.md'}."
+    try:
+        yield outcomes
+    except KeyboardInterrupt:
+        code, last_words = INTERRUPTED, "Interrupted: the same command does the rest."
+    except OSError as problem:
+        code, last_words = 1, f"The report over all cannot be written: {problem}."
+    if code or not quiet:
+        _sum_up(outcomes, last_words)
+    if code:
+        raise typer.Exit(code)
+
+
+def _sum_up(outcomes: Sequence[Outcome], last_words: str) -> None:
+    from cli.render import error, note
+
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            error(f"{outcome.name}: {outcome.problem.strip()}")
+    made, kept, failed = (sum(o.state == state for o in outcomes) for state in ("done", "kept", "failed"))
+    note(f"{made} made, {kept} stood already, {failed} failed. {last_words}")
 
 
 def _show_cells(places: dict[Cell, Path]) -> None:
@@ -135,21 +207,9 @@ def _show_prices(waiting: list[Cell]) -> None:
     )
 
 
-def _show_end(record: dict[str, Any], folder: Path) -> None:
-    from cli.render import error, say
+def _show_gates(record: dict[str, Any]) -> None:
+    from cli.render import error
 
     for gate in record["gates"]:
         if gate["problem"]:
             error(f"{gate['cell']}: {gate['problem']}")
-    counts = ", ".join(f"{len(record[kind])} {kind}" for kind in ("cells", "steps", "gates") if record[kind])
-    say(f"{counts}; {record['failed'] or 'none'} failed. Report: {folder / 'report.md'}")
-
-
-def _say(outcome: Outcome) -> None:
-    from cli.render import error, note
-
-    if outcome.state == "failed":
-        error(f"{outcome.name}: {outcome.problem}")
-    else:
-        took = f", {outcome.seconds:.0f} s" if outcome.state == "done" else " (stands)"
-        note(f"{outcome.name}{took}")

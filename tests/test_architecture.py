@@ -69,11 +69,12 @@ def test_transformer_lens_is_imported_in_one_file() -> None:
 def test_rich_is_imported_in_one_file_and_typer_by_the_command_line_alone() -> None:
     assert who_imports("rich") == {"cli/render.py"}
     assert all(f.startswith("cli/") for f in who_imports("typer"))
+    assert who_imports("ray") == {"cli/study/ray_workers.py"}
 
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
     heavy = who_imports(
-        "torch", "numpy", "pandas", "scipy", "transformers", "sklearn", "networkx", at_top=True
+        "torch", "numpy", "pandas", "scipy", "transformers", "sklearn", "networkx", "ray", at_top=True
     )
     assert not {f for f in heavy if f.startswith("cli/") and not f.startswith("cli/report/")}
     assert not {f for f in who_imports("torch") if f.startswith("cli/report/")}
@@ -136,7 +137,10 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
     "arguments",
     [
         ["--help"],
-        *([name, "--help"] for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks")),
+        *(
+            [name, "--help"]
+            for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks", "run")
+        ),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
@@ -145,7 +149,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "from cli.main import run\n"
         "try: run()\n"
         "except SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'transformers', 'transformer_lens', 'matplotlib'}\n"
+        "heavy = {'torch', 'ray', 'numpy', 'pandas', 'scipy', 'transformers', 'transformer_lens', 'matplotlib'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     done = subprocess.run(

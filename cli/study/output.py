@@ -11,7 +11,7 @@ from circuits.records import read_json, write_json, write_text
 from cli.junit import Case, write_junit
 from cli.study.cells import Cell
 from cli.study.gates import gates
-from cli.study.runner import LastModel, Outcome, attempt, run_cells
+from cli.study.runner import LAST_MODEL, Outcome, Scheduler, attempt, run_cells
 from cli.study.spec import Study
 from cli.study.steps import Bench, Step, steps
 
@@ -43,13 +43,14 @@ def finish(
     places: dict[Cell, Path],
     show: Progress,
     *,
+    schedule: Scheduler,
     fail_fast: bool,
     say: Callable[[Outcome], None] | None,
 ) -> dict[str, Any]:
     """Runs what does not stand yet, and writes study.json and report.md over all; returns the former."""
-    say, load = say or (lambda outcome: None), LastModel()
+    say, load = say or (lambda outcome: None), LAST_MODEL
     ran = []
-    for outcome in run_cells(places, show, fail_fast=fail_fast, load=load):
+    for outcome in run_cells(places, schedule, fail_fast=fail_fast):
         say(outcome)
         ran.append(outcome)
     standing = {cell: folder for cell, folder in places.items() if folder.exists()}

@@ -1,4 +1,4 @@
-"""Runs the cells of a study, one after another; what stands already is not made again.
+"""Runs the cells of a study, by whichever scheduler; what stands already is not made again.
 
 The one idea: a cell's folder is named by all that its outcome depends on and appears whole or not at all, so the
 folder being there is the only record of its being done, and a study that was killed goes on where it was.
@@ -8,32 +8,55 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from circuits.errors import CircuitError, ModelError, RunFolderError
+from circuits.errors import CircuitError, ModelError
+from cli.guard import NO_MEMORY, out_of_memory
 from cli.study.cells import Cell
+from cli.study.claims import claimed
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from circuits.models.source import ModelSource
     from circuits.progress import Progress
 
-State = Literal["done", "kept", "failed"]
+State = Literal["done", "kept", "failed", "elsewhere"]
+_LOOK_AGAIN = 1.0  # seconds between looks at what another process is making
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one piece of a study. kept: it stood there already. problem: why it failed, empty otherwise."""
+    """What came of one piece of a study. problem: why it failed, empty otherwise.
+
+    kept: it stood there already. elsewhere: another process is making it.
+    """
 
     name: str
     folder: Path
     state: State
     seconds: float = 0.0
     problem: str = ""
+
+
+class Piece(NamedTuple):
+    """A cell, and where its run goes."""
+
+    cell: Cell
+    folder: Path
+
+    def failed(self, problem: str) -> Outcome:
+        return Outcome(self.cell.name, self.folder, "failed", problem=problem)
+
+
+class Scheduler(Protocol):
+    """Makes pieces, in any order, one outcome for each. To close the iterator is to stop what is still at work."""
+
+    def __call__(self, pieces: Sequence[Piece], /) -> Generator[Outcome, None, None]: ...
 
 
 def place_cells(study_cells: Sequence[Cell], output: Path) -> dict[Cell, Path]:
@@ -54,38 +77,82 @@ def place_cells(study_cells: Sequence[Cell], output: Path) -> dict[Cell, Path]:
 
 
 def run_cells(
-    places: dict[Cell, Path], show: Progress, *, fail_fast: bool = False, load: LastModel | None = None
+    places: Mapping[Cell, Path], schedule: Scheduler, *, fail_fast: bool = False
 ) -> Iterator[Outcome]:
-    """Every cell in turn; one that fails stops no other, unless fail_fast."""
-    load = load or LastModel()
-    for cell, folder in places.items():
-        outcome = attempt(cell.name, folder, partial(_discover, cell, folder, show, load))
-        yield outcome
-        if fail_fast and outcome.state == "failed":
-            return
+    """Every cell; one that fails stops no other, unless fail_fast. Those that other processes make come last."""
+    waiting = [Piece(cell, folder) for cell, folder in places.items()]
+    yield from (Outcome(p.cell.name, p.folder, "kept") for p in waiting if p.folder.exists())
+    waiting = [piece for piece in waiting if not piece.folder.exists()]
+    while waiting:
+        elsewhere = set[Path]()
+        with closing(schedule(waiting)) as outcomes:
+            for outcome in outcomes:
+                if outcome.state == "elsewhere":
+                    elsewhere.add(outcome.folder)
+                    continue
+                yield outcome
+                if fail_fast and outcome.state == "failed":
+                    return
+        waiting = [piece for piece in waiting if piece.folder in elsewhere]
+        _await_any(waiting)
+
+
+def _await_any(pieces: Sequence[Piece]) -> None:
+    """Until another process has made one of these, or has given it up."""
+    while pieces and not any(piece.folder.exists() or _is_free(piece.folder) for piece in pieces):
+        time.sleep(_LOOK_AGAIN)
+
+
+def _is_free(folder: Path) -> bool:
+    with claimed(folder) as free:
+        return free
 
 
 def attempt(name: str, folder: Path, make: Callable[[], None]) -> Outcome:
-    """Makes the folder unless it is there; what goes wrong is told in the outcome."""
-    if folder.exists():
-        return Outcome(name, folder, "kept")
-    start = time.perf_counter()
+    """Makes the folder unless it is there, once no other process is at it; what goes wrong is told in the outcome."""
+    while (outcome := attempt_now(name, folder, make)).state == "elsewhere":
+        time.sleep(_LOOK_AGAIN)
+    return outcome
+
+
+def attempt_now(name: str, folder: Path, make: Callable[[], None]) -> Outcome:
+    """As `attempt`, but does not wait for others."""
+    with claimed(folder) as free:
+        if folder.exists():
+            return Outcome(name, folder, "kept")
+        if not free:
+            return Outcome(name, folder, "elsewhere")
+        start = time.perf_counter()
+        problem = _problem(make)
+        if problem and folder.exists():  # another process was faster, one whose claims do not reach here
+            return Outcome(name, folder, "kept")
+        return Outcome(name, folder, "failed" if problem else "done", time.perf_counter() - start, problem)
+
+
+def _problem(make: Callable[[], None]) -> str:
+    """What goes wrong with `make`; nothing where it goes well."""
     try:
         make()
     except CircuitError as problem:
-        if isinstance(problem, RunFolderError) and folder.exists():  # another process was faster
-            return Outcome(name, folder, "kept")
-        return Outcome(name, folder, "failed", time.perf_counter() - start, str(problem))
-    except Exception:
-        return Outcome(name, folder, "failed", time.perf_counter() - start, traceback.format_exc())
-    return Outcome(name, folder, "done", time.perf_counter() - start)
+        return str(problem)
+    except Exception as problem:
+        return NO_MEMORY if out_of_memory(problem) else traceback.format_exc()
+    return ""
 
 
-def _discover(cell: Cell, folder: Path, show: Progress, load: LastModel) -> None:
+Make = Callable[[Piece, "Progress"], Outcome]
+
+
+def make_cell(piece: Piece, show: Progress) -> Outcome:
+    """The run of one cell, made in this process."""
+    return attempt_now(piece.cell.name, piece.folder, partial(_discover, piece, show))
+
+
+def _discover(piece: Piece, show: Progress) -> None:
     from cli.discover import discovered, prepared
 
-    options = cell.discover_options() | {"output": folder}
-    discovered(prepared(options, show, load), show, lambda baseline: None)
+    options = piece.cell.discover_options() | {"output": piece.folder}
+    discovered(prepared(options, show, LAST_MODEL), show, lambda baseline: None)
 
 
 class LastModel:
@@ -103,3 +170,7 @@ class LastModel:
             self.model = None  # the one before goes before the next one comes
             self.model, self.asked = load_model(source, **how), asked
         return self.model
+
+
+LAST_MODEL = LastModel()
+"""That of this process: cells of one model go together, and the steps after them."""

@@ -157,3 +157,42 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with render.progress(quiet=True) as report:
         report("patching", 1, 2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_pieces_are_told_line_by_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with render.board(["a", "b", "c"]) as pieces:
+        pieces.ended("b", "kept", 0.0, "")
+        pieces.report("a", "patching", 3, 10)
+        pieces.ended("a", "failed", 2.0, "Traceback\n  x\nValueError: [red]pity[/red]\n")
+        pieces.ended("c", "done", 3.0, "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "[1/3] b: stands",
+        "[2/3] a: failed, 2 s; about 0 s left: ValueError: [red]pity[/red]",
+        "[3/3] c: done, 3 s",
+    ]
+    with render.board(["a"], quiet=True) as pieces:
+        pieces.ended("a", "done", 3.0, "")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_live_table_fits_the_window_and_shows_first_what_matters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES", "12")
+    monkeypatch.setenv("COLUMNS", "60")
+    console = render._console(stderr=True)
+    pieces = render.Board([f"cell-{n}" for n in range(72)], console)
+    pieces.live = True
+    for n in range(60):
+        pieces.ended(f"cell-{n}", "failed" if n == 5 else "done", 1.0, "no memory" if n == 5 else "")
+    pieces.report("cell-70", "patching", 3, 10)
+    pieces("transfer", 1, 4)
+    console.print(pieces.table())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 12
+    assert "60/72" in lines[0]
+    assert "transfer: 1/4" in lines[0]
+    assert re.match(r"cell-70 +running +patching 3/10", lines[3])
+    assert re.match(r"cell-5 +failed +no memory +1 s", lines[4])
+    assert "and 65 more" in lines[-1]

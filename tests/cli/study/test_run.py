@@ -1,114 +1,171 @@
-"""`circuit run` as a user runs it: a small study whole, gone on with, and with a cell that fails."""
+"""`circuit run`: exit codes, what a person reads, and a study that is done already."""
 
 from __future__ import annotations
 
-import json
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 
-Invoke = Callable[..., Result]
+from circuits.records import read_json
+from cli.guard import NO_MEMORY
 
+ROOT = Path(__file__).resolve().parents[3]
 STUDY = """
-title: Two tasks
-matrix:
-  task: [ioi, arithmetic, factual-recall/capital]
-  model: plain-4l
-  method: [logit-attribution, eap]
-options: {pairs: 12, top: 8}
-overrides:
-  - {when: {method: eap}, top: 40}
-compare:
-  - {across: task, where: {method: logit-attribution}, transfer: true}
-  - {across: task, where: {method: eap}}
+matrix: {task: ioi, model: plain-4l, method: [logit-attribution, random], seed: [0, 1]}
+options: {pairs: 8, top: 3}
+compare: {across: seed}
 """
+Run = Callable[..., Result]
 
 
-def _without_cost(folder: Path) -> dict[str, bytes]:
-    """Every file, and of the records all but the cost."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            held = path.read_bytes()
-            if path.name in ("run.json", "study.json"):
-                record = json.loads(held)
-                record.pop("cost", None)
-                held = json.dumps(record).encode()
-            found[str(path.relative_to(folder))] = held
-    return found
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
 
 
-def test_a_study_whole_and_gone_on_with(circuit: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "two.yaml").write_text(STUDY)
-    dry = circuit("run", "two.yaml", "--dry-run")
-    assert dry.exit_code == 0, dry.output
-    assert "6 cells, 6 to run" in dry.output
+def _process(*words: str | Path) -> subprocess.Popen[str]:
+    program = "from cli.main import run\nif __name__ == '__main__': run()"
+    told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, words)], cwd=ROOT, text=True, **told)
+
+
+def _fails(monkeypatch: pytest.MonkeyPatch, *problems: Exception) -> None:
+    """Lets the first discoveries go wrong in these ways."""
+    from cli import discover
+
+    left, discovered = list(problems), discover.discovered
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        if left:
+            raise left.pop(0)
+        return discovered(*args, **kwargs)
+
+    monkeypatch.setattr(discover, "discovered", broken)
+
+
+def test_cells_that_fail_are_named_first_and_the_rest_is_done(
+    circuit: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fails(monkeypatch, ValueError("what a pity"), MemoryError())
+    result = circuit("run", study, "--output", "s")
+    assert result.exit_code == 1
+    words = result.stderr
+    assert "[1/4] ioi-plain-4l-logit-attribution-0: failed, " in words
+    summary = words[words.index("Error: ioi-plain-4l-logit-attribution-0: Traceback") :]
+    assert "ValueError: what a pity" in summary
+    assert f"Error: ioi-plain-4l-logit-attribution-1: {NO_MEMORY}" in summary
+    assert summary.rstrip().endswith("3 made, 0 stood already, 2 failed. Read s/report.md.")
+    again = circuit("run", study, "--output", "s")
+    assert again.exit_code == 0
+    assert "3 made, 3 stood already, 0 failed." in again.stderr
+    assert read_json(Path("s/study.json"))["failed"] == 0
+
+
+def test_a_study_that_is_done_is_seen_to_be_so_without_torch(circuit: Run, study: Path) -> None:
+    assert circuit("run", study, "--output", "s").exit_code == 0
+    program = f"""
+import sys
+from cli.main import app
+app(["run", {str(study)!r}, "--output", "s", "--workers", "2"], standalone_mode=False)
+print(sorted({{"torch", "ray", "pandas", "transformers"}} & set(sys.modules)))
+"""
+    words = [sys.executable, "-c", program]
+    paths = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run(words, capture_output=True, text=True, env=paths, check=True)
+    assert found.stdout == "[]\n"
+    assert "0 made, 6 stood already, 0 failed." in found.stderr
+
+
+def test_a_full_disk_is_told_by_every_cell_and_by_the_study(
+    circuit: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from circuits import runs
+    from cli.study import output
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_flush", full)
+        result = circuit("run", study, "--output", "s")
+        assert result.exit_code == 1
+        assert result.stderr.count("cannot be written: No space left on device.") == 2 * 4
+        assert list(Path("s/cells").iterdir()) == []
+        patched.setattr(output, "write_json", full)
+        result = circuit("run", study, "--output", "s")
+    assert result.exit_code == 1
+    assert "0 made, 0 stood already, 4 failed. The report over all cannot be written" in result.stderr
+    assert circuit("run", study, "--output", "s", "--json").exit_code == 0
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(
+    circuit: Run, study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    result = circuit("run", study, "--output", tmp_path / "file" / "s")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_options_of_schedulers_that_do_not_go_together_are_told(
+    circuit: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = circuit("run", study, "--gpus-per-cell", "0.5")
+    both = circuit("run", study, "--ray", "local", "--workers", "2")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    absent = circuit("run", study, "--ray", "local")
+    assert [result.exit_code for result in (alone, both, absent)] == [2, 2, 2]
+    assert "--gpus-per-cell is for --ray" in alone.stderr
+    assert "--workers and --ray cannot go together" in both.stderr
+    assert "pip install '.[ray]'" in absent.stderr
     assert not Path("runs").exists()
 
-    done = circuit("run", "two.yaml")
-    assert done.exit_code == 0, done.output
-    whole = _without_cost(Path("runs/two"))
-    record = json.loads(Path("runs/two/study.json").read_text())
-    assert record["failed"] == 0
-    kept = [cell["kept"] for cell in record["cells"]]
-    assert kept[::2] == [8] * 3
-    assert all(8 < n <= 40 for n in kept[1::2])
-    assert [step["kind"] for step in record["steps"]] == ["comparison", "comparison"]
-    report = Path("runs/two/report.md").read_text()
-    assert "# Two tasks" in report
-    for link in (cell["folder"] for cell in record["cells"]):
-        assert f"]({link}/report.md)" in report
-        assert Path("runs/two", link, "report.md").is_file()
-    transfer = json.loads(Path("runs/two", record["steps"][0]["folder"], "overlap.json").read_text())[
-        "transfer"
-    ]
-    assert len(transfer) == 9
-    own = {j["circuit"]: j["faithfulness"] for j in transfer if j["at_home"]}
-    cells = {c["task"]: c["faithfulness"]["value"] for c in record["cells"] if c["granularity"] == "node"}
-    assert own == pytest.approx(cells, abs=1e-5)
-    assert Path("runs/two/overview.png").is_file()
 
-    gone = next(Path("runs/two/cells").glob("arithmetic-*-eap-*"))
-    before = {path: path.stat().st_mtime_ns for path in Path("runs/two/cells").rglob("run.json")}
-    for path in sorted(gone.rglob("*")):
-        path.unlink()
-    gone.rmdir()
-    again = circuit("run", "two.yaml")
-    assert again.exit_code == 0, again.output
-    assert _without_cost(Path("runs/two")) == whole
-    after = {path: path.stat().st_mtime_ns for path in Path("runs/two/cells").rglob("run.json")}
-    assert [path.parent for path in after if after[path] != before[path]] == [gone]
+@pytest.mark.slow
+def test_ctrl_c_leaves_what_is_done(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    process = _process("run", study, "--output", folder, "--workers", "2")
+    while process.poll() is None and not list(folder.glob("cells/[!.]*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert words.rstrip().endswith("Interrupted: the same command does the rest.")
+    assert not list(folder.glob("cells/.*")), "nothing half done"
+    assert list(folder.glob("cells/*"))
 
 
-def test_a_cell_that_fails_stops_no_other(circuit: Invoke, tmp_path: Path) -> None:
-    text = STUDY.replace("overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, pairs: 4000}")
-    (tmp_path / "two.yaml").write_text(text)
-    result = circuit("run", "two.yaml", "--output", "out")
-    assert result.exit_code == 1
-    assert "has 470 distinct prompts for plain-4l, 4000 were asked for" in " ".join(result.output.split())
-    record = json.loads(Path("out/study.json").read_text())
-    assert record["failed"] == 2
-    assert [cell["whole"] for cell in record["cells"]] == [True, True, True, True, False, False]
-    report = Path("out/report.md").read_text()
-    assert report.index("## What failed") < report.index("## Circuits")
-
-    first = circuit("run", "two.yaml", "--output", "fast", "--fail-fast", "--json")
-    assert first.exit_code == 1
-    assert json.loads(first.stdout)["failed"] >= 1
+@pytest.mark.slow
+def test_a_study_killed_at_random_comes_to_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed" / "s", tmp_path / "whole" / "s"
+    for seconds in (4, 7, 9, 11):
+        process = _process("run", study, "--output", killed, "--workers", "2")
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+    for folder, how in ((killed, ("--workers", "2")), (whole, ())):
+        process = _process("run", study, "--output", folder, *how)
+        _, words = process.communicate()
+        assert process.returncode == 0, words
+    assert _content(killed) == _content(whole)
 
 
-def test_what_is_no_study_folder_is_refused(circuit: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "two.yaml").write_text(STUDY)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("...")
-    result = circuit("run", "two.yaml", "--output", "mine")
-    assert result.exit_code == 2
-    assert "mine is no study's folder" in " ".join(result.output.split())
-    (tmp_path / "far.yaml").write_text(STUDY.replace("plain-4l", "[./no/model, plain-41]"))
-    result = circuit("run", "far.yaml")
-    words = " ".join(result.output.split())
-    assert result.exit_code == 2
-    assert "There is no directory ./no/model" in words
-    assert "Did you mean 'plain-4l'?" in words
+def _content(folder: Path) -> dict[str, object]:
+    """Of every file, times aside."""
+    found: dict[str, object] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        timed = path.name in ("run.json", "study.json")
+        content = {k: v for k, v in read_json(path).items() if k != "cost"} if timed else path.read_bytes()
+        found[str(path.relative_to(folder))] = content
+    return found
