@@ -36,6 +36,7 @@ from circuits.head_vectors import passes
 from circuits.methods import METHODS
 from circuits.methods.method import Problem, Workload
 from circuits.metrics import logit_difference
+from circuits.model import Model
 from circuits.planning import stages_of
 from circuits.progress import silent
 from circuits.work import Work
@@ -122,10 +123,10 @@ SHAPES = (
 """Llama 3.2 1B, and Llama 3.1 8B, 70B and 405B."""
 
 
-class OnPaper:
+class OnPaper(Model):
     """What planning asks of a model. memory: what work may take on top of the weights."""
 
-    unembedding = None
+    name, graph, device, dtype, d_model, weights, memory, path = ("",) * 8
 
     def __init__(self, shape: Shape, memory: int, device: str = "cuda") -> None:
         self.name, self.weights, self.memory = shape.name, shape.weights, memory
