@@ -14,7 +14,7 @@ from tiny_models import write_gpt2_shape
 
 from circuits.progress import silent
 from circuits.runs import read_run
-from cli.evaluate import _model
+from cli.run_source import model_of
 
 Invoke = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def test_prompts_of_two_lists_go_where_prompts_go(
     assert "not of the layout" not in result.stderr
     run = read_run(tmp_path / "run")
     assert set(run.prompts[0].positions) == {"OBJECT", "RIGHT", "WRONG1", "WRONG2", "ASKED", "END"}
-    model, same = _model(run, str(small), "cpu", None, None, silent)  # as `circuit evaluate` loads it
+    model, same = model_of(run, str(small), "cpu", None, None, silent)  # as `circuit evaluate` loads it
     assert same
     assert model.bos is None
     roles = circuit("heads", small, *published, "--pairs", "4", "--role", "content-gatherer", "--json")
