@@ -36,7 +36,8 @@ def _small(words: list[str]) -> list[str]:
     if words[0] == "evaluate":
         return [*words, "--pairs", "6", "--skip", "minimality", "--skip", "tests"]
     if words[0] == "run":
-        return [*words, "--dry-run"]  # whole studies run in tests/cli/study
+        dry = [] if "--dry-run" in words else ["--dry-run"]
+        return [*words, *dry, "--no-forecast"]  # whole studies run in tests/cli/study
     if words[0] != "discover":
         return words
     with_sae = "--method" not in words and not any("planted" in w or "facts" in w for w in words)

@@ -144,9 +144,21 @@ def _comparison(output: Path, step: Entry) -> Iterator[str]:
     held = read_json(output / step["folder"] / COMPARISON)
     yield f"## {' and '.join(step['about']['between'])}: {_fixed(step)}"
     yield table(("circuits", "shared", "Jaccard", "chance", "p"), _rows(held))
+    if held["alignment"]["by"] == "behaviour":
+        yield _alignment(held["alignment"])
     if held.get("transfer"):
         yield _transfer(held["transfer"])
     yield f"[Everything that was compared]({step['folder']}/report.md)"
+
+
+def _alignment(found: Entry) -> str:
+    """How far the matching of heads that the row above rests on is to be believed."""
+    sure = "above chance" if found["p_value"] <= 0.05 else "no better than chance"
+    return (
+        f"Heads matched by what they do: mean similarity {number(found['similarity'], 3)}, chance "
+        f"{number(found['chance'], 3)}, p {p_value(found['p_value'])}: {sure}; {found['sure']} of "
+        f"{len(found['pairs'])} pairs return in nearly all redraws of the prompts."
+    )
 
 
 def _rows(held: Entry) -> list[tuple[str, ...]]:
