@@ -83,11 +83,11 @@ def test_a_study_whole_and_gone_on_with(circuit: Invoke, tmp_path: Path) -> None
 
 
 def test_a_cell_that_fails_stops_no_other(circuit: Invoke, tmp_path: Path) -> None:
-    text = STUDY.replace("overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, pairs: 4000}")
+    text = STUDY.replace("overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, corruption: abc}")
     (tmp_path / "two.yaml").write_text(text)
     result = circuit("run", "two.yaml", "--output", "out")
     assert result.exit_code == 1
-    assert "has 470 distinct prompts for plain-4l, 4000 were asked for" in " ".join(result.output.split())
+    assert "There is no corruption of factual-recall 'abc'" in " ".join(result.output.split())
     record = json.loads(Path("out/study.json").read_text())
     assert record["failed"] == 2
     assert [cell["whole"] for cell in record["cells"]] == [True, True, True, True, False, False]
