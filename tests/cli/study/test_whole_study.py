@@ -83,7 +83,9 @@ def test_a_study_whole_and_gone_on_with(circuit: Invoke, tmp_path: Path) -> None
 
 
 def test_a_cell_that_fails_stops_no_other(circuit: Invoke, tmp_path: Path) -> None:
-    text = STUDY.replace("overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, corruption: abc}")
+    text = STUDY.replace(
+        "overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, corruption: abc}"
+    )
     (tmp_path / "two.yaml").write_text(text)
     result = circuit("run", "two.yaml", "--output", "out")
     assert result.exit_code == 1
