@@ -4,7 +4,7 @@ other's tasks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,30 +67,19 @@ def compared(request: Request, show: Progress, load: Loader | None = None) -> Co
     load: what loads models, where any are needed; None: anew.
     """
     from circuits.comparison.references import match_edges, match_reference, read_reference
-    from circuits.comparison.sides import matched_by
+    from circuits.comparison.sides import matched_by, read_sides
 
     known = [read_reference(text) for text in request.references]
-    sides = _sides(request)
+    sides = read_sides(request.runs, request.method, request.names)
     pairs = [(side, entry) for entry in known for side in sides]
     matches = tuple(m for pair in pairs for m in (match_reference(*pair), match_edges(*pair)) if m)
     models = _models(request)
-    by_behaviour = matched_by(sides, request.align) == "behaviour"
-    if by_behaviour:
+    if matched_by(sides, request.align) == "behaviour":
         done = _by_behaviour(request, sides, models, show, load)
     else:
         done = _by_index(request, sides, alone=bool(known))
     journeys = _journeys(request, sides, models, show, load) if request.transfer else ()
-    return Compared(request, sides, done.found, matches, done.aligned, journeys, done.notes)
-
-
-def _sides(request: Request) -> tuple[Side, ...]:
-    from dataclasses import replace
-
-    from circuits.comparison.sides import read_sides
-
-    sides = read_sides(request.runs, request.method)
-    names = request.names or tuple(side.name for side in sides)
-    return tuple(replace(side, name=name) for side, name in zip(sides, names, strict=True))
+    return replace(done, matches=matches, journeys=journeys)
 
 
 def _models(request: Request) -> tuple[str | None, ...]:

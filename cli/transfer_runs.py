@@ -54,14 +54,16 @@ def transferred(
     journeys: list[Journey] = []
     for group in _by_model(asked):
         model, _ = model_of(group[0].run, group[0].model, device, None, None, show, load)
-        here = {homes[entry.name]: entry for entry in reversed(group)}
+        here: dict[str, Asked] = {}
+        for entry in group:
+            here.setdefault(homes[entry.name], entry)
         places = [Place(home, model, _prompts(entry, seen, pairs)) for home, entry in here.items()]
         travellers = [
             Traveller(entry.name, homes[entry.name], recorded(entry.run, entry.side.method, model.graph))
             for entry in asked
             if entry.side.scored.graph == model.graph
         ]
-        journeys += transfer(travellers, places[::-1], seed=seed, progress=show)
+        journeys += transfer(travellers, places, seed=seed, progress=show)
     return tuple(journeys)
 
 

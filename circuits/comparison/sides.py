@@ -83,10 +83,12 @@ def _faithfulness(path: Path, entry: Mapping[str, object]) -> dict[str, float]:
     return {ablation: float(value) for ablation, value in found.items() if value is not None}
 
 
-def read_sides(runs: Sequence[str], method: str | None = None) -> tuple[Side, ...]:
-    """The circuits of `runs`, each under a name of its own."""
+def read_sides(
+    runs: Sequence[str], method: str | None = None, called: Sequence[str] = ()
+) -> tuple[Side, ...]:
+    """The circuits of `runs`, each under a name of its own. called: what to call them, if not as their folders."""
     sides = [read_side(run, method) for run in runs]
-    names = [side.name for side in sides]
+    names = list(called) or [side.name for side in sides]
     if len(set(names)) < len(names):
         names = [f"{i}:{name}" for i, name in enumerate(names, start=1)]
     return tuple(replace(side, name=name) for name, side in zip(names, sides, strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 
 from circuits.records import read_json
 from cli.comparison_output import RECORD as COMPARISON
+from cli.comparison_words import ratio
 from cli.intervention_output import RECORD as REPAIR
 from cli.report.markdown import table
 from cli.report.overview import Panel
@@ -166,16 +167,12 @@ def _rows(held: Entry) -> list[tuple[str, ...]]:
         (
             f"{entry['first']}, {entry['second']}",
             f"{entry['overlap']['shared']}/{entry['union']} {entry['granularity']}s",
-            _ratio(entry["overlap"]["jaccard"]),
-            _ratio(entry["within"]["jaccard"]),
+            ratio(entry["overlap"]["jaccard"]),
+            ratio(entry["within"]["jaccard"]),
             p_value(entry["within"]["p_value"]),
         )
         for entry in held["comparisons"]
     ]
-
-
-def _ratio(value: float | None) -> str:
-    return "undefined" if value is None else number(value)
 
 
 def _transfer(journeys: Sequence[Entry]) -> str:

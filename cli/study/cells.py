@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import CircuitError
+from cli.run_records import LIBRARIES
 from cli.study.spec import AXES, RULES, Axis, Matrix, Study, Where
 
-VERSIONS = ("circuit-toolkit", "torch", "transformers", "transformer-lens", "numpy", "scipy", "scikit-learn")
-"""Libraries whose version an outcome may depend on."""
 NO_MATTER = ("device", "memory", "batch_size")
 """Options that change where and in what portions the work is done, and no figure."""
 OF_FILES = ("prompts", "corrupt_prompts")
@@ -63,7 +62,7 @@ class Cell:
             if name not in NO_MATTER
         }
         place = {name: value for name, value in self.place.items() if name != "model"}
-        facts = [place, matters, weights, {name: version(name) for name in VERSIONS}]
+        facts = [place, matters, weights, {name: version(name) for name in LIBRARIES}]
         return digest(facts)
 
 

@@ -45,17 +45,16 @@ def finish(
     *,
     schedule: Scheduler,
     fail_fast: bool,
-    say: Callable[[Outcome], None] | None,
+    say: Callable[[Outcome], None],
 ) -> dict[str, Any]:
     """Runs what does not stand yet, and writes study.json and report.md over all; returns the former."""
-    say, load = say or (lambda outcome: None), LAST_MODEL
     ran = []
     for outcome in run_cells(places, schedule, fail_fast=fail_fast):
         say(outcome)
         ran.append(outcome)
     standing = {cell: folder for cell, folder in places.items() if folder.exists()}
     made = []
-    for step in steps(study, Bench(output, standing, load, show)):
+    for step in steps(study, Bench(output, standing, LAST_MODEL, show)):
         outcome = attempt(f"{step.kind} {step.name}", step.folder, step.make)
         say(outcome)
         made.append((step, outcome))

@@ -21,6 +21,7 @@ from cli.study.spec import AXES, Axis, Compare, Evaluate, Repair, Study
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
+    from circuits.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _evaluate(wanted: Evaluate, cell: Cell, run: Path, folder: Path, at: Bench) 
     from circuits.runs import read_run
     from cli.evaluate import Place, Wanted, evaluated
 
-    held, model = read_run(run), _model(run, cell, at)
+    held = read_run(run)
+    model = _model(held, cell, at)
     asked = Wanted((cell.method,), (), wanted.ablation, frozenset(wanted.skip))
     evaluated(held, model, asked, Place(folder, False), at.show, pairs=wanted.pairs)
 
@@ -156,18 +158,15 @@ def _make_repair(wanted: Repair, found: dict[str, Cell | None], folder: Path, at
         missing = [task for cell, task in ((good, wanted.good), (bad, wanted.bad)) if cell is None]
         raise CircuitError(f"There is no run of {' and '.join(missing)} to repair with: its cell failed.")
     runs = [read_run(at.standing[cell]) for cell in (good, bad)]
-    treatment, model = Treatment("repair", onto=wanted.onto), _model(runs[1].path, bad, at)
+    treatment, model = Treatment("repair", onto=wanted.onto), _model(runs[1], bad, at)
     write(folder, repaired(runs[1], runs[0], None, model, treatment, wanted.seed, at.show), force=False)
 
 
-def _model(run: Path, cell: Cell, at: Bench) -> BridgeModel:
+def _model(run: RunFolder, cell: Cell, at: Bench) -> BridgeModel:
     """The model of a cell, where its run was made and in the same precision."""
-    from circuits.runs import read_run
     from cli.run_source import model_of
 
-    return model_of(
-        read_run(run), cell.model, cell.options.get("device", "cpu"), None, None, at.show, at.load
-    )[0]
+    return model_of(run, cell.model, cell.options.get("device", "cpu"), None, None, at.show, at.load)[0]
 
 
 def _is(cell: Cell, wanted: Repair, task: str) -> bool:
