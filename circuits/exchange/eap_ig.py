@@ -52,8 +52,11 @@ def read(data: bytes) -> ScoredCircuit:
 
 
 def to_tables(scored: ScoredCircuit) -> Tables:
-    """The file as a value: cfg, nodes, edges, and what only we say."""
-    theirs = scored.extras.get(THEIRS, {})
+    """The file as a value: cfg, nodes, edges, and what only we say.
+
+    Raises CircuitError where extras['eap-ig'] is not as a file of theirs left it.
+    """
+    theirs = _of_theirs(scored.extras, THEIRS)
     cfg = {
         "n_layers": scored.graph.n_layers,
         "n_heads": scored.graph.n_heads,
@@ -62,27 +65,31 @@ def to_tables(scored: ScoredCircuit) -> Tables:
     if scored.graph.n_kv_heads != scored.graph.n_heads:
         cfg["n_kv_heads"] = scored.graph.n_kv_heads
     tables: Tables = {
-        "cfg": cfg | theirs.get("cfg", {}),
+        "cfg": cfg | _of_theirs(theirs, "cfg"),
         "nodes": _nodes(scored, theirs),
-        "edges": _edges(scored, theirs.get("edges", {})),
+        "edges": _edges(scored, _of_theirs(theirs, "edges")),
     }
     ours = _ours(scored)
-    tables |= theirs.get("file", {})
+    tables |= _of_theirs(theirs, "file")
     return tables | ({OURS: ours} if ours else {})
 
 
 def _nodes(scored: ScoredCircuit, theirs: Mapping[str, Any]) -> dict[str, Any]:
     marked = {INPUT, LOGITS, *scored.circuit.nodes}
     if scored.circuit.selection == IN_FILE:
-        marked = set(theirs.get("nodes_in_graph", marked))
-    more = theirs.get("nodes", {})
+        marked = set(sequence(theirs.get("nodes_in_graph", [*marked]), "nodes_in_graph"))
+    more = _of_theirs(theirs, "nodes")
     nodes: dict[str, Any] = {}
     for name in (*scored.graph.sources, LOGITS):
         nodes[name] = {"in_graph": name in marked}
         if scored.scores and name != LOGITS:
             nodes[name]["score"] = scored.scores.get(name, (math.nan,))[0]
-        nodes[name] |= {key: _with_nan(value) for key, value in more.get(name, {}).items()}
+        nodes[name] |= {key: _with_nan(value) for key, value in _of_theirs(more, name).items()}
     return nodes
+
+
+def _of_theirs(said: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return mapping(said.get(key, {}), f"What extras keeps of an EAP-IG file, {key!r},")
 
 
 def _with_nan(value: object) -> object:
@@ -99,7 +106,7 @@ def _edges(scored: ScoredCircuit, more: Mapping[str, Any]) -> dict[str, Any]:
         names = _one_a_head(graph, edge)
         score = scored.edges.get(edge, (0.0,))[0]
         for name, share in zip(names, _shares(score, len(names)), strict=True):
-            edges[name] = {"score": share, "in_graph": edge in kept} | more.get(name, {})
+            edges[name] = {"score": share, "in_graph": edge in kept} | _of_theirs(more, name)
     return {name: edges[name] for name in _their_order(_ungrouped(graph))}
 
 

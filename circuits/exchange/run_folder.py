@@ -11,7 +11,7 @@ from itertools import compress
 from typing import Any
 
 from circuits.errors import RunFolderError, UnknownNameError
-from circuits.exchange.fields import shape
+from circuits.exchange.fields import mapping, shape
 from circuits.records import read_columns
 from circuits.runs import RunFolder, RunRecords
 from circuits.scored_circuit import Link, Measured, ScoredCircuit, chosen, edge_name
@@ -64,7 +64,7 @@ def _scored_circuit(run: RunFolder | RunRecords, entry: dict[str, Any]) -> Score
         edges=_scores(edges, _edge_names(edges, granularity))
         | (_known(kept) if granularity == "edge" else {}),
         model="" if model["name"] == UNKNOWN_MODEL else model["name"],
-        extras=entry.get("extras", {}),
+        extras=mapping(entry.get("extras", {}), "extras"),
     )
 
 

@@ -56,7 +56,10 @@ def scored_circuits(draw: st.DrawFn) -> ScoredCircuit:
         names = draw(st.sets(st.sampled_from(graph.components)))
         circuit = Circuit(tuple(n for n in graph.components if n in names), method, selection)
         links = {link: draw(st.none() | finite) for link in graph.links(circuit.nodes)}
-    extras = draw(st.dictionaries(words, json_values, max_size=2))
+    others = words.filter(
+        lambda word: word not in FORMATS.names()
+    )  # a format's own key has a shape of its own
+    extras = draw(st.dictionaries(others, json_values, max_size=2))
     return ScoredCircuit(graph, circuit, scores, links, edges, draw(words), extras)
 
 
@@ -76,6 +79,14 @@ def test_a_circuit_survives_the_whole_chain_of_formats(scored: ScoredCircuit) ->
         form = FORMATS.load(name)
         passed = form.read(form.write(passed))
     assert passed == scored
+
+
+@pytest.mark.parametrize("kept", [[1], {"cfg": "x"}, {"nodes": {"m0": [1]}}, {"edges": {"m0->logits": 3}}])
+def test_what_a_format_keeps_under_its_own_key_must_be_its_own(kept: Any) -> None:
+    graph = Graph(1, 2, 1)
+    scored = ScoredCircuit(graph, edge_circuit(graph, [], "eap", "top 0"), extras={"eap-ig": kept})
+    with pytest.raises(CircuitError, match=r"EAP-IG file, .* where a JSON object is meant"):
+        FORMATS.load("eap-ig").write(scored)
 
 
 def test_a_file_is_recognised_by_one_format_and_mib_is_eap_ig() -> None:
