@@ -15,6 +15,7 @@ from cli.guard import INTERRUPTED, guarded
 if TYPE_CHECKING:
     from cli.render import Board
     from cli.study.cells import Cell
+    from cli.study.mirror import Mirror
     from cli.study.runner import Outcome, Scheduler
 
 
@@ -31,9 +32,12 @@ def _print_schema(wanted: bool) -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="A study's YAML file; see configs/reuse.yaml.")],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--output", "-o", help="The study's folder; runs/NAME-OF-FILE if not given. Goes on in it."
+            "--output",
+            "-o",
+            help="The study's folder; runs/NAME-OF-FILE if not given. Goes on in it. A URL (s3://bucket/study, any "
+            "of fsspec's) is kept up with runs/NAME-OF-FILE.",
         ),
     ] = None,
     set_: Annotated[
@@ -58,7 +62,7 @@ def run(
     ray: Annotated[
         str | None,
         typer.Option(
-            help="Run cells as Ray tasks: local, auto, or the address of a cluster that shares this disk."
+            help="Run cells as Ray tasks: local, auto, or the address of a cluster that shares this disk or the URL."
         ),
     ] = None,
     gpus_per_cell: Annotated[
@@ -89,9 +93,10 @@ def run(
     from cli.study.spec import read_study, with_settings
 
     study = with_settings(read_study(config), set_ or [])
-    folder = output or Path("runs") / config.stem
     wanted = cells(study)
     require_cells(study, wanted)
+    mirror = _mirror(output, config)
+    folder = mirror.folder if mirror else Path(output or Path("runs") / config.stem)
     places = place_cells(wanted, folder)
     if dry_run:
         _show_cells(places)
@@ -107,10 +112,14 @@ def run(
             outcomes.append(outcome)
             show.ended(outcome.name, outcome.state, outcome.seconds, outcome.problem)
 
-        schedule = _scheduler(workers, ray, gpus_per_cell, show)
+        schedule = _scheduler(workers, ray, gpus_per_cell, show, mirror)
         open_study(folder, config)
         clean(folder)
+        if mirror:
+            mirror.fetch()
         record = finish(study, folder, places, show, schedule=schedule, fail_fast=fail_fast, say=say)
+        if mirror:
+            mirror.put()
         if json:
             from circuits.records import json_text
 
@@ -121,20 +130,34 @@ def run(
         raise typer.Exit(1)
 
 
-def _scheduler(workers: int | None, ray: str | None, gpus_per_cell: float, show: Board) -> Scheduler:
+def _mirror(output: str | None, config: Path) -> Mirror | None:
+    """Of a URL: the folder up there, beside one of this machine."""
+    from cli.study.mirror import Mirror, is_url
+
+    return Mirror(output, Path("runs").absolute() / config.stem) if output and is_url(output) else None
+
+
+def _scheduler(
+    workers: int | None, ray: str | None, gpus_per_cell: float, show: Board, mirror: Mirror | None
+) -> Scheduler:
     """Raises CircuitError for options that do not go together, and where there is no Ray."""
+    from cli.study.mirror import MakeAndPut
+    from cli.study.runner import make_cell
+
+    make = MakeAndPut(make_cell, mirror) if mirror else make_cell
     if ray is None:
         from cli.study.workers import Workers
 
         if gpus_per_cell:
             raise CircuitError("--gpus-per-cell is for --ray; without it, say with `device` where cells run.")
-        return Workers(workers, show.report)
+        return Workers(workers, show.report, make)
     from cli.study.ray_workers import RayWorkers, require_ray
 
     if workers is not None:
         raise CircuitError("--workers and --ray cannot go together: Ray starts as many cells as it has CPUs.")
     require_ray()
-    return RayWorkers(ray, gpus_per_cell, show.report)
+    fetch = mirror.fetch_piece if mirror else lambda folder: None
+    return RayWorkers(ray, gpus_per_cell, show.report, make, fetch)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Cells as Ray tasks, on this machine or on a cluster that shares the disk (the optional extra `ray`).
+"""Cells as Ray tasks, on this machine or on a cluster that shares the disk or a URL (the optional extra `ray`).
 
 The one idea: a task is what a worker of this machine does, so the folder is the same byte for byte; Ray decides where
 it runs, and starts it again where its worker dies.
@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,16 @@ def require_ray() -> None:
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """address: local, auto, or a cluster's. gpus: the share of a GPU that a cell asks for."""
+    """address: local, auto, or a cluster's. gpus: the share of a GPU that a cell asks for.
+
+    fetch: brings a folder here that was made on a machine that does not share this one's disk.
+    """
 
     address: str
     gpus: float
     told: Told
     make: Make = make_cell
+    fetch: Callable[[Path], None] = lambda folder: None
 
     def __call__(self, pieces: Sequence[Piece], /) -> Generator[Outcome, None, None]:
         # Ray speaks of dead workers on stdout, which is for results.
@@ -60,7 +64,23 @@ class RayWorkers:
                 if claim_of(piece.folder).exists():
                     self.told(piece.cell.name, "", 0, 0)
             for reference in ready:
-                yield _outcome(ray, reference, running.pop(reference))
+                yield self._outcome(ray, reference, running.pop(reference))
+
+    def _outcome(self, ray: Any, reference: Any, piece: Piece) -> Outcome:
+        try:
+            outcome = pass_on(ray.get(reference))
+        except ray.exceptions.RayError as problem:
+            return piece.failed(
+                f"Its Ray worker failed {RETRIES + 1} times: {str(problem).strip().splitlines()[0]}"
+            )
+        if outcome.state in ("done", "kept"):
+            self.fetch(piece.folder)
+            if not piece.folder.exists():
+                return piece.failed(
+                    f"It was made on a machine that does not share {piece.folder.parent} with this one. Share the "
+                    "disk, or give a URL that both reach as --output."
+                )
+        return Outcome(outcome.name, piece.folder, outcome.state, outcome.seconds, outcome.problem)
 
 
 def _connected(address: str) -> Any:
@@ -86,17 +106,3 @@ def _make(piece: Piece, here: Path, make: Make) -> Made:
     if here.is_dir():
         os.chdir(here)
     return made(piece, silent, make)
-
-
-def _outcome(ray: Any, reference: Any, piece: Piece) -> Outcome:
-    try:
-        outcome = pass_on(ray.get(reference))
-    except ray.exceptions.RayError as problem:
-        return piece.failed(
-            f"Its Ray worker failed {RETRIES + 1} times: {str(problem).strip().splitlines()[0]}"
-        )
-    if outcome.state == "done" and not piece.folder.exists():
-        return piece.failed(
-            f"It was made on a machine that does not share {piece.folder.parent} with this one."
-        )
-    return Outcome(outcome.name, piece.folder, outcome.state, outcome.seconds, outcome.problem)
