@@ -90,7 +90,7 @@ def run(
     from cli.render import board
     from cli.study.cells import cells, require_cells
     from cli.study.runner import place_cells
-    from cli.study.spec import read_study, with_settings
+    from cli.study.spec_file import read_study, with_settings
 
     study = with_settings(read_study(config), set_ or [])
     wanted = cells(study)

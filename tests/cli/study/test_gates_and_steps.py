@@ -19,7 +19,8 @@ from circuits.models.builtin_models import FOLDER
 from cli.comparison_output import RECORD as COMPARISON
 from cli.study.cells import Cell, cells, require_cells
 from cli.study.forecast import prices
-from cli.study.spec import Study, read_study, schema, with_settings
+from cli.study.spec import Study, schema
+from cli.study.spec_file import read_study, with_settings
 
 Invoke = Callable[..., Result]
 ROOT = Path(__file__).parents[3]

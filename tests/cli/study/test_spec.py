@@ -8,7 +8,7 @@ import pytest
 
 from circuits.errors import CircuitError
 from cli.study.cells import Cell, cells, require_cells
-from cli.study.spec import read_study
+from cli.study.spec_file import read_study
 
 GOOD = """
 matrix:
