@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import combinations
 from typing import Literal
 
@@ -26,6 +25,7 @@ from circuits.evaluation.faithfulness import (
     Ablation,
     Baseline,
     Bench,
+    DonorMaker,
     Granularity,
     Verdict,
     baseline,
@@ -35,7 +35,7 @@ from circuits.evaluation.faithfulness import (
 )
 from circuits.graph import Graph
 from circuits.methods.method import Method, Options, Problem
-from circuits.metrics import metric_named
+from circuits.metrics import Metric, metric_named
 from circuits.model import Model
 from circuits.precision import Rounding, rounding
 from circuits.progress import Progress, silent
@@ -137,44 +137,76 @@ class Discovery:
     rounding: Rounding | None = None
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What no method changes: halves and batches of the prompts, the model's own figures, and the benches.
+
+    donors: what replaces outputs, by ablation. Methods that score the same components share a bench, and with it both
+    ends of its scale.
+    """
+
+    model: Model
+    halves: Halves
+    found_on: tuple[Batch, ...]
+    judged_on: tuple[Batch, ...]
+    metric: Metric
+    baseline: Baseline
+    donors: Mapping[Ablation, DonorMaker]
+    benches: dict[object, Bench] = field(default_factory=dict)
+
+    def bench(
+        self, half: str, ablation: Ablation, played: tuple[str, ...], granularity: Granularity
+    ) -> Bench:
+        """half: discovery or judged. played: what a circuit may leave out."""
+        asked = (half, ablation, played, granularity)
+        if asked not in self.benches:
+            where = self.judged_on if half == "judged" else self.found_on
+            bench = Bench(self.model, where, self.metric, ablation, played, self.donors[ablation])
+            self.benches[asked] = edge_bench(bench, played) if granularity == "edge" else bench
+        return self.benches[asked]
+
+
+Stand = Callable[[Model, Sequence[PromptPair], Plan], Ground]
+
+
+def lay_ground(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> Ground:
+    """Of the plan, its methods, selection and references do not matter. Raises as `discover` does."""
+    halves = split(len(prompts), plan.seed)
+    found_on, judged_on = (
+        batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
+    )
+    metric = metric_named(plan.metric)
+    before = baseline(model, judged_on, metric, seed=plan.seed, names=prompt_names(halves.judged))
+    donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
+    return Ground(model, halves, found_on, judged_on, metric, before, donors)
+
+
 def discover(
     model: Model,
     prompts: Sequence[PromptPair],
     plan: Plan,
     progress: Progress = silent,
     on_baseline: Callable[[Baseline], None] = lambda baseline: None,
+    stand: Stand | None = None,
 ) -> Discovery:
     """Runs every method of the plan on the prompts and judges what it finds.
 
     on_baseline: told first of all how the model itself does on the judged prompts.
+    stand: gives the ground, where another discovery may have laid it; laid anew where None.
     Raises PromptError for prompts that do not fit the model, ModelError where a method cannot work on it, and
     CircuitError where the metric does not tell clean from corrupt.
     """
-    halves = split(len(prompts), plan.seed)
-    found_on, judged_on = (
-        batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
-    )
-    metric = metric_named(plan.metric)
-    names = prompt_names(halves.judged)
-    before = baseline(model, judged_on, metric, seed=plan.seed, names=names)
-    on_baseline(before)
-    problem = Problem(found_on, metric, plan.seed, plan.references, progress)
-    donors = {ablation: donor_maker(model, ablation, found_on) for ablation in ABLATIONS}
-
-    @cache  # methods that score the same components share a bench, and with it both ends of its scale
-    def at(batches: str, ablation: Ablation, played: tuple[str, ...], granularity: Granularity) -> Bench:
-        where = judged_on if batches == "judged" else found_on
-        bench = Bench(model, where, metric, ablation, played, donors[ablation])
-        return edge_bench(bench, played) if granularity == "edge" else bench
-
+    ground = (stand or lay_ground)(model, prompts, plan)
+    on_baseline(ground.baseline)
+    problem = Problem(ground.found_on, ground.metric, plan.seed, plan.references, progress)
     findings = []
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(at("discovery", "resample", *_played(scores)), scores, plan, progress)
+        choice = _choose(ground.bench("discovery", "resample", *_played(scores)), scores, plan, progress)
         verdicts = tuple(
             judge(
-                at("judged", ablation, *_played(scores)),
+                ground.bench("judged", ablation, *_played(scores)),
                 choice.circuit,
                 seed=plan.seed,
                 n_random=plan.n_random,
@@ -192,11 +224,11 @@ def discover(
         model.graph,
         plan,
         tuple(prompts),
-        halves,
-        before,
+        ground.halves,
+        ground.baseline,
         tuple(findings),
         overlaps,
-        rounding(model, found_on[0], metric),
+        rounding(model, ground.found_on[0], ground.metric),
     )
 
 

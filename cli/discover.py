@@ -14,7 +14,7 @@ from cli.guard import guarded
 from cli.run_source import Loader, folder_beside
 
 if TYPE_CHECKING:
-    from circuits.discovery import Discovery, Plan
+    from circuits.discovery import Discovery, Plan, Stand
     from circuits.evaluation.faithfulness import Baseline
     from circuits.methods.method import Method, Options
     from circuits.models.bridge import BridgeModel
@@ -185,13 +185,21 @@ class Ready(NamedTuple):
 
 
 def discovered(
-    ready: Ready, show: Progress, on_baseline: Callable[[Baseline], None], *, force: bool = False
+    ready: Ready,
+    show: Progress,
+    on_baseline: Callable[[Baseline], None],
+    *,
+    force: bool = False,
+    stand: Stand | None = None,
 ) -> Discovery:
-    """Discovers, and writes the run folder. on_baseline: told first how the model does."""
+    """Discovers, and writes the run folder.
+
+    on_baseline: told first how the model does. stand: see circuits.discovery.
+    """
     from circuits.discovery import discover as run_discovery
     from cli.run_output import write_run
 
-    found = run_discovery(ready.model, ready.drawn.pairs, ready.plan, show, on_baseline)
+    found = run_discovery(ready.model, ready.drawn.pairs, ready.plan, show, on_baseline, stand)
     write_run(ready.folder, found, ready.model, ready.drawn, force=force)
     return found
 

@@ -39,6 +39,11 @@ class Cell:
         return {axis: getattr(self, axis) for axis in AXES}
 
     @property
+    def ground(self) -> tuple[str, str, int]:
+        """What cells share that differ in method alone."""
+        return self.model, self.task, self.seed
+
+    @property
     def name(self) -> str:
         """For people and folders: ioi-plain-4l-sae-0."""
         return f"{self.task.replace('/', '-')}-{Path(self.model).name}-{self.method}-{self.seed}"
@@ -76,7 +81,10 @@ def digest(facts: object) -> str:
 
 
 def cells(study: Study) -> tuple[Cell, ...]:
-    """In the order of the file, those of one model together. Raises CircuitError where none is left."""
+    """In the order of the file, those of one model together, and of one task and seed in it.
+
+    Raises CircuitError where none is left.
+    """
     matrix = study.matrix
     places = [dict(zip(AXES, values, strict=True)) for values in product(*_axes(matrix))]
     places = [place for place in places if not any(where.holds(place) for where in matrix.exclude)]
@@ -86,8 +94,11 @@ def cells(study: Study) -> tuple[Cell, ...]:
     found = {tuple(place.values()): Cell(**place, options=_options(study, place)) for place in places}
     if not found:
         raise CircuitError("The matrix has no cell: `exclude` leaves out all of them.")
+    grounds = list(dict.fromkeys(cell.ground for cell in found.values()))
     models = list(dict.fromkeys(cell.model for cell in found.values()))
-    return tuple(sorted(found.values(), key=lambda cell: models.index(cell.model)))
+    return tuple(
+        sorted(found.values(), key=lambda cell: (models.index(cell.model), grounds.index(cell.ground)))
+    )
 
 
 def require_cells(study: Study, found: Sequence[Cell]) -> None:

@@ -21,11 +21,16 @@ from cli.study.cells import Cell
 from cli.study.claims import claimed
 
 if TYPE_CHECKING:
+    from circuits.discovery import Ground, Plan
+    from circuits.model import Model
     from circuits.models.bridge import BridgeModel
     from circuits.models.source import ModelSource
     from circuits.progress import Progress
+    from circuits.prompts import PromptPair
 
 State = Literal["done", "kept", "failed", "elsewhere"]
+GROUND = ("metric", "seed", "batch_size", "memory")
+"""What a plan says of its ground."""
 _LOOK_AGAIN = 1.0  # seconds between looks at what another process is making
 
 
@@ -152,24 +157,36 @@ def _discover(piece: Piece, show: Progress) -> None:
     from cli.discover import discovered, prepared
 
     options = piece.cell.discover_options() | {"output": piece.folder}
-    discovered(prepared(options, show, LAST_MODEL), show, lambda baseline: None)
+    discovered(prepared(options, show, LAST_MODEL), show, lambda baseline: None, stand=LAST_MODEL.stand)
 
 
 class LastModel:
-    """Loads models, and keeps the last one for whoever asks for the same again."""
+    """Loads models, and keeps the last one for whoever asks for the same again, with the ground last laid on it."""
 
     def __init__(self) -> None:
         self.asked: tuple[Any, ...] = ()
         self.model: BridgeModel | None = None
+        self.stood: tuple[Any, ...] = ()
+        self.ground: Ground | None = None
 
     def __call__(self, source: ModelSource, **how: Any) -> BridgeModel:
         from circuits.models.bridge import load_model
 
         asked = (source, *sorted(how.items()))
         if self.model is None or asked != self.asked:
-            self.model = None  # the one before goes before the next one comes
+            self.model = self.ground = None  # the one before goes before the next one comes
             self.model, self.asked = load_model(source, **how), asked
         return self.model
+
+    def stand(self, model: Model, prompts: Sequence[PromptPair], plan: Plan) -> Ground:
+        """What methods share that are asked about the same prompts one after another."""
+        from circuits.discovery import lay_ground
+
+        asked = (tuple(prompts), *(getattr(plan, name) for name in GROUND))
+        if self.ground is None or self.ground.model is not model or asked != self.stood:
+            self.ground = None
+            self.ground, self.stood = lay_ground(model, prompts, plan), asked
+        return self.ground
 
 
 LAST_MODEL = LastModel()

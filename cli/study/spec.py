@@ -278,7 +278,7 @@ class Check(Part):
 
 
 class Study(Part):
-    """title: what the report is called."""
+    """title: what the report is called; the file's name if not given."""
 
     title: str = ""
     matrix: Matrix

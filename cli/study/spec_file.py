@@ -76,7 +76,7 @@ def read_study(path: Path) -> Study:
     if problems:
         told = "\n".join(f"  line {line}: {words}" for line, words in sorted(problems))
         raise CircuitError(f"{path} cannot be used:\n{told}")
-    return study
+    return study.model_copy(update={"title": study.title or path.stem})
 
 
 def _own_prompts(values: Mapping[str, Any]) -> tuple[str, ...]:

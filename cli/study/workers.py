@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -28,6 +28,7 @@ from cli.study.runner import Make, Outcome, Piece, make_cell
 
 if TYPE_CHECKING:
     from circuits.progress import Progress
+    from cli.study.cells import Cell
 
 Told = Callable[[str, str, int, int], None]
 """Progress, after the name of the piece that it is of."""
@@ -58,7 +59,8 @@ class Workers:
             crew += [_Worker(n, self.make) for _ in range(min(n - len(crew), len(waiting)))]
             for worker in crew:
                 if worker.piece is None and waiting:
-                    piece = next_piece(waiting, worker.model, {other.model for other in crew})
+                    others = [other.last for other in crew if other.last and other is not worker]
+                    piece = next_piece(waiting, worker.last, others)
                     worker.take(piece)
                     self.told(piece.cell.name, "", 0, 0)
             for worker in _with_news(crew):
@@ -69,16 +71,25 @@ class Workers:
                     yield outcome
 
 
-def next_piece(waiting: list[Piece], model: str | None, held: Collection[str | None]) -> Piece:
-    """Takes one of the worker's own model, else of one that nobody holds, else of that with the most to do."""
+def next_piece(waiting: list[Piece], last: Cell | None, others: Sequence[Cell]) -> Piece:
+    """What shares most with the worker's last cell, else what no other is at, else of the model with most to do."""
     models = [piece.cell.model for piece in waiting]
-    if model not in models:
-        model = max(models, key=lambda name: (name not in held, models.count(name)))
-    return waiting.pop(models.index(model))
+
+    def rank(piece: Piece) -> tuple[bool | int, ...]:
+        cell = piece.cell
+        return (
+            last is None or cell.ground != last.ground,
+            last is None or cell.model != last.model,
+            any(cell.model == other.model for other in others),
+            any(cell.ground == other.ground for other in others),
+            -models.count(cell.model),
+        )
+
+    return waiting.pop(waiting.index(min(waiting, key=rank)))
 
 
 class _Worker:
-    """model: the one that it loaded last. piece: what it is at."""
+    """last: the cell that it was given last. piece: what it is at."""
 
     def __init__(self, among: int, make: Make) -> None:
         context = multiprocessing.get_context("spawn")
@@ -87,11 +98,11 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.dead = False
-        self.model: str | None = None
+        self.last: Cell | None = None
         self.piece: Piece | None = None
 
     def take(self, piece: Piece) -> None:
-        self.piece, self.model = piece, piece.cell.model
+        self.piece, self.last = piece, piece.cell
         with contextlib.suppress(OSError):  # one that has died is found out by its pipe
             self.pipe.send(piece)
 

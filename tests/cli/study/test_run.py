@@ -64,12 +64,28 @@ def test_cells_that_fail_are_named_first_and_the_rest_is_done(
     assert "[1/4] ioi-plain-4l-logit-attribution-0: failed, " in words
     summary = words[words.index("Error: ioi-plain-4l-logit-attribution-0: Traceback") :]
     assert "ValueError: what a pity" in summary
-    assert f"Error: ioi-plain-4l-logit-attribution-1: {NO_MEMORY}" in summary
-    assert summary.rstrip().endswith("3 made, 0 stood already, 2 failed. Read s/report.md.")
+    assert f"Error: ioi-plain-4l-random-0: {NO_MEMORY}" in summary
+    assert summary.rstrip().endswith("2 made, 0 stood already, 2 failed. Read s/report.md.")
     again = circuit("run", study, "--output", "s")
     assert again.exit_code == 0
-    assert "3 made, 3 stood already, 0 failed." in again.stderr
+    assert "4 made, 2 stood already, 0 failed." in again.stderr
     assert read_json(Path("s/study.json"))["failed"] == 0
+
+
+def test_methods_on_the_same_prompts_share_their_ground_and_find_what_they_find_alone(
+    circuit: Run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from circuits import discovery
+
+    laid, lay = [], discovery.lay_ground
+    monkeypatch.setattr(discovery, "lay_ground", lambda *asked: laid.append(asked) or lay(*asked))
+    assert circuit("run", study, "--output", "s", "--set", "pairs=10").exit_code == 0
+    assert len(laid) == 2, "one for each seed, of two methods each"
+    alone = ("--method", "random", "--pairs", "10", "--top", "3", "--seed", "1", "--output", "alone")
+    assert circuit("discover", "ioi", *alone).exit_code == 0
+    (shared,) = Path("s/cells").glob("*-random-1-*")
+    for name in ("circuit.json", "nodes.csv", "evaluation.json", "prompts.jsonl"):
+        assert (shared / name).read_bytes() == Path("alone", name).read_bytes()
 
 
 def test_a_study_that_is_done_is_seen_to_be_so_without_torch(circuit: Run, study: Path) -> None:

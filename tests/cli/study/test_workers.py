@@ -15,6 +15,7 @@ from made_cells import make, pieces
 
 from circuits.locks import locked
 from cli.guard import NO_MEMORY
+from cli.study.cells import Cell
 from cli.study.claims import claim_of, claimed, clean
 from cli.study.runner import Outcome, Piece, Scheduler, run_cells
 from cli.study.workers import Workers, next_piece
@@ -42,10 +43,26 @@ def test_a_worker_stays_with_its_model_and_then_goes_where_most_is_to_do(tmp_pat
     work = [*pieces(tmp_path, "a", "b", model="x"), *pieces(tmp_path, "a", "b", "c", model="y")]
     work += pieces(tmp_path, "a", model="z")
     order = list(work)
-    assert next_piece(work, "y", {"x", "y"}) is order[2]
-    assert next_piece(work, None, {"x", "y"}) is order[5], "z, which nobody holds"
-    assert next_piece(work, "z", {"x", "y", "z"}) is order[0]
-    assert next_piece(work, "z", {"x", "y", "z"}) is order[3], "of y there are two left, of x one"
+    x, y, z = (order[i].cell for i in (0, 2, 5))
+    assert next_piece(work, y, [x]) is order[2]
+    assert next_piece(work, None, [x, y]) is order[5], "z, which nobody holds"
+    assert next_piece(work, z, [x, y]) is order[1], "another is at the first of x"
+    assert next_piece(work, z, [x, y]) is order[3], "of y there are two left, of x one"
+
+
+def test_a_worker_stays_with_its_prompts_and_then_takes_some_that_nobody_is_at(tmp_path: Path) -> None:
+    work = [
+        Piece(Cell(task, "m", method, 0, {}), tmp_path / f"{task}-{method}")
+        for task in ("s", "t", "u")
+        for method in ("a", "b")
+    ]
+    order = list(work)
+    s, t = order[0].cell, order[2].cell
+    assert next_piece(work, t, [s]) is order[2]
+    assert next_piece(work, t, [s]) is order[3]
+    assert next_piece(work, t, [s]) is order[4], "another is at s"
+    assert next_piece(work, order[4].cell, [s]) is order[5]
+    assert next_piece(work, order[5].cell, [s]) is order[0]
 
 
 @pytest.mark.parametrize("n", [1, 2])
