@@ -113,10 +113,11 @@ def run(
             show.ended(outcome.name, outcome.state, outcome.seconds, outcome.problem)
 
         schedule = _scheduler(workers, ray, gpus_per_cell, show, mirror)
+        up_there = mirror.pieces() if mirror else []  # before anything is written here
         open_study(folder, config)
         clean(folder)
         if mirror:
-            mirror.fetch()
+            mirror.fetch(up_there)
         record = finish(study, folder, places, show, schedule=schedule, fail_fast=fail_fast, say=say)
         if mirror:
             mirror.put()

@@ -6,7 +6,7 @@ marker, a hidden file beside it, is there, for stores of objects have neither a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,13 +29,16 @@ class Mirror:
     url: str
     folder: Path
 
-    def fetch(self) -> None:
-        """Every piece up there that is not here. Raises RunFolderError where the URL cannot be used."""
+    def pieces(self) -> list[Path]:
+        """Where each piece that is whole up there goes here. Raises RunFolderError where the URL cannot be used."""
         with _named(self.url):
             files, root = _opened(self.url)
-            for marker in files.glob(f"{root}/*/.*.whole"):
-                kind, name = PurePosixPath(marker).parts[-2:]
-                self.fetch_piece(self.folder / kind / name[1 : -len(".whole")])
+            found = (PurePosixPath(marker).parts[-2:] for marker in files.glob(f"{root}/*/.*.whole"))
+            return [self.folder / kind / name[1 : -len(".whole")] for kind, name in found]
+
+    def fetch(self, pieces: Iterable[Path]) -> None:
+        for piece in pieces:
+            self.fetch_piece(piece)
 
     def fetch_piece(self, piece: Path) -> None:
         """One piece, where it is whole up there and not here."""

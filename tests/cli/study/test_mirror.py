@@ -26,7 +26,7 @@ def _all(folder: Path) -> dict[str, bytes]:
 
 def _run(mirror: Mirror, *methods: str) -> list[str]:
     work = {piece.cell: piece.folder for piece in pieces(mirror.folder, *methods)}
-    mirror.fetch()
+    mirror.fetch(mirror.pieces())
     outcomes = list(run_cells(work, Workers(None, lambda *words: None, MakeAndPut(make, mirror))))
     mirror.put()
     return [outcome.state for outcome in outcomes]
@@ -52,8 +52,7 @@ def test_a_piece_without_its_marker_is_made_again_and_put_up_again(url: str, tmp
     files.rm_file(f"{root}/cells/.t-m-quick-0.whole")
     files.pipe_file(f"{root}/cells/t-m-quick-0/run.json", b"half")
     second = Mirror(url, tmp_path / "b")
-    second.fetch()
-    assert not (tmp_path / "b").exists()
+    assert second.pieces() == []
     assert _run(second, "quick") == ["done"]
     assert files.cat_file(f"{root}/cells/t-m-quick-0/run.json") == b"t-m-quick-0\n"
 
@@ -71,7 +70,7 @@ def test_what_cannot_be_put_up_fails_by_name_and_stands_here(tmp_path: Path) -> 
 @pytest.mark.parametrize("url", ["nosuch://bucket/study", "s3://bucket/study"])
 def test_a_url_that_nothing_here_reads_is_named(url: str, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=f"{url} cannot be used: .*(nosuch|s3fs)"):
-        Mirror(url, tmp_path).fetch()
+        Mirror(url, tmp_path).pieces()
 
 
 def test_a_path_is_no_url() -> None:
