@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ GOOD = {
     "answers": [" a"],
     "distractors": [" b"],
 }
+OTHER = GOOD | {"clean": "Sue saw Mary. Sue"}
 
 
 def write(folder: Path, *lines: object) -> Path:
@@ -36,7 +38,7 @@ def refusal(path: Path) -> str:
 
 def test_lines_become_pairs(tmp_path: Path) -> None:
     full = GOOD | {"positions": {"O": [8, 12]}, "negative": "no", "template": "t", "key": "k"}
-    first, second = read_prompts(write(tmp_path, full, "", GOOD, "  "))
+    first, second = read_prompts(write(tmp_path, full, "", OTHER, "  "))
     assert first == PromptPair(
         GOOD["clean"], GOOD["corrupt"], (" a",), (" b",), {"O": (8, 12)}, "no", "t", "k"
     )  # type: ignore[arg-type]
@@ -45,14 +47,14 @@ def test_lines_become_pairs(tmp_path: Path) -> None:
 
 def test_single_strings_and_the_singular_are_taken(tmp_path: Path) -> None:
     singular = {"clean": "x", "corrupt": "y", "answer": " a", "distractor": " b"}
-    plural = singular | {"answers": " a", "distractors": " b"}
-    del plural["answer"], plural["distractor"]
+    plural = {"prompt": "z", "corrupt": "y", "answers": " a", "distractors": " b"}
     first, second = read_prompts(write(tmp_path, singular, plural))
-    assert first == second == PromptPair("x", "y", (" a",), (" b",))
+    assert first == PromptPair("x", "y", (" a",), (" b",))
+    assert second == replace(first, clean="z")
 
 
 def test_positions_by_text_are_spans(tmp_path: Path) -> None:
-    first, _ = read_prompts(write(tmp_path, GOOD | {"positions": {"O": "Mary", "DOT": "."}}, GOOD))
+    first, _ = read_prompts(write(tmp_path, GOOD | {"positions": {"O": "Mary", "DOT": "."}}, OTHER))
     assert first.positions == {"O": (8, 12), "DOT": (12, 13)}
     assert [first.clean[a:b] for a, b in first.positions.values()] == ["Mary", "."]
 
@@ -73,7 +75,11 @@ BAD = [
     ("{", "no JSON"),
     ("[1, 2]", "Input should be a valid dictionary"),
     ("null", "Input should be a valid dictionary"),
-    ({"clean": "x"}, "corrupt: Field required"),
+    ({"clean": "x"}, "answers: Field required"),
+    ({"answer": " x"}, "clean: Field required"),
+    ({"clean": "x", "answer": " x", "corrupt": "y"}, "distractors: Field required beside corrupt"),
+    ({"clean": "x", "answer": " x", "corrupt": None}, "corrupt: Input should be a valid string"),
+    ({"clean": "x", "answer": " x", "swap": "S"}, "swap: 'S' is none of the positions"),
     (GOOD | {"clean": ""}, "clean: String should have at least 1 character"),
     (GOOD | {"answers": []}, "answers: Value should have at least 1 item"),
     (GOOD | {"answers": [""]}, "answers: String should have at least 1 character"),
@@ -130,16 +136,16 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_files_as_windows_writes_them_are_read(tmp_path: Path) -> None:
     path = tmp_path / "windows.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([json.dumps(GOOD).encode()] * 2) + b"\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(x).encode() for x in (GOOD, OTHER)) + b"\r\n")
     assert len(read_prompts(path)) == 2
 
 
 def test_line_breaks_of_unicode_inside_a_text_break_no_line(tmp_path: Path) -> None:
-    odd = GOOD | {"clean": "Tom\u2028saw\x85it"}
-    text = "\n".join(json.dumps(odd, ensure_ascii=False) for _ in range(2))
+    odd = [GOOD | {"clean": f"Tom\u2028saw\x85{it}"} for it in ("it", "her")]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in odd)
     path = tmp_path / "odd.jsonl"
     path.write_text(text, encoding="utf-8")
-    assert [pair.clean for pair in read_prompts(path)] == [odd["clean"]] * 2
+    assert [pair.clean for pair in read_prompts(path)] == [line["clean"] for line in odd]
 
 
 CLEAN, CORRUPT = [["a b?", " x"], ["c d?", " y"]], [["a e?", " z"], ["c f?", " w"]]

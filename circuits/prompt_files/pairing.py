@@ -1,0 +1,227 @@
+"""Pairs from the rows of a prompt file, for the model at hand: token ids become words, and twins are made.
+
+The one idea: a prompt without a corrupted twin borrows from the other prompts of its file. Either one of its spans is
+swapped for another prompt's of the same kind and token length (resample: a name for a name, after Wang et al. 2022
+and Meng et al. 2022), or there is no twin (mean): another prompt of the same length stands on the corrupt side, so
+that every mean over prompts is one over the file, and methods ablate by the mean alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from circuits.batches import continuation, tokenize_pair
+from circuits.errors import PromptError
+from circuits.model import Model
+from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, counted
+from circuits.prompts import PromptPair
+
+Way = Literal["resample", "mean"]
+WAYS: tuple[Way, ...] = get_args(Way)
+Partners = Callable[[PromptRow], Iterable[PromptRow]]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """pairs: in the order of the file; places: where in the file each stands. dropped: here, not when reading.
+
+    notes: what looks wrong without being certain, a sentence each.
+    """
+
+    pairs: tuple[PromptPair, ...]
+    places: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def pair_up(model: Model, file: PromptFile, way: Way | None = None, *, seed: int = 0) -> Paired:
+    """The pairs of a file; those that have a twin are taken as they stand, whether or not they fit the model.
+
+    way: how twins are made where they are lacking; resample if None. Raises PromptError where a way is given to a
+    file that has all twins.
+    """
+    if way and file.rows and not file.bare:
+        raise PromptError(f"--make-corrupt {way}: {file.path} has the corrupted twins of its prompts.")
+    spelled = [_spelled(model, row) for row in file.rows]
+    rows = [row for row in spelled if isinstance(row, PromptRow)]
+    notes = tuple(_foreign_ids(model, rows))
+    made = _twins(model, [row for row in rows if not row.corrupt], way or "resample", seed)
+    entries = [made.get(entry.where, entry) for entry in spelled]
+    kept = [entry for entry in entries if isinstance(entry, PromptRow)]
+    return Paired(
+        tuple(row.pair() for row in kept),
+        tuple(row.where for row in kept),
+        tuple(entry for entry in entries if isinstance(entry, Dropped)),
+        notes,
+    )
+
+
+def fitting(model: Model, paired: Paired) -> Paired:
+    """Without the pairs that do not fit the model's tokenizer, which are dropped and named."""
+    misfits = {
+        place: _misfit(model, pair, place) for pair, place in zip(paired.pairs, paired.places, strict=True)
+    }
+    kept = [i for i, place in enumerate(paired.places) if misfits[place] is None]
+    return replace(
+        paired,
+        pairs=tuple(paired.pairs[i] for i in kept),
+        places=tuple(paired.places[i] for i in kept),
+        dropped=(*paired.dropped, *(misfit for misfit in misfits.values() if misfit)),
+    )
+
+
+def require_two(model: Model, file: PromptFile, paired: Paired) -> None:
+    """Raises PromptError where nothing can be discovered and judged, with the reasons why the rest was dropped."""
+    if len(paired.pairs) < 2:
+        counts = ", ".join(f"{n} {kind}" for kind, n in counted((*file.dropped, *paired.dropped)).items())
+        first = f" {paired.dropped[0].where}: {paired.dropped[0].reason}." if paired.dropped else ""
+        raise PromptError(
+            f"Of {file.size} prompts of {file.path} {len(paired.pairs)} can be used with {model.name}; at least 2 "
+            f"are needed. Dropped: {counts}.{first} `circuit tasks import {file.path} --model ...` names them all."
+        )
+
+
+def _misfit(model: Model, pair: PromptPair, where: str) -> Dropped | None:
+    try:
+        clean, corrupt = (len(model.tokenize(text)[0]) for text in (pair.clean, pair.corrupt))
+        if clean != corrupt:
+            reason = f"clean is {clean} tokens and corrupt {corrupt} for {model.name}"
+            return Dropped(where, "twins of unequal length", reason)
+        tokenize_pair(model, pair, where)
+    except PromptError as error:
+        reason = str(error).removeprefix(f"{where}: ").splitlines()[0]
+        return Dropped(where, "not for this tokenizer", reason)
+    return None
+
+
+# Token ids
+
+
+def _spelled(model: Model, row: PromptRow) -> PromptRow | Dropped:
+    """Answers by their texts, where the file gives them as token ids."""
+    if not row.answer_ids:
+        return row
+    words = {token: _word(model, row.clean, token) for token in (*row.answer_ids, *row.distractor_ids)}
+    for token, word in words.items():
+        if word is None:
+            reason = (
+                f"token id {token} is no word of {model.name}'s vocabulary that can stand behind the prompt"
+            )
+            return Dropped(row.where, "token ids outside the vocabulary", reason)
+    answers, distractors = (
+        tuple(str(words[token]) for token in ids) for ids in (row.answer_ids, row.distractor_ids)
+    )
+    return replace(row, answers=answers, distractors=distractors, answer_ids=(), distractor_ids=())
+
+
+def _word(model: Model, text: str, token: int) -> str | None:
+    """What behind `text` is read as this token alone; None where there is nothing of the kind."""
+    spelled = model.token_string(token)
+    for word in (spelled, f" {spelled}"):
+        if word.strip() and continuation(model, text, word) == (token,):
+            return word
+    return None
+
+
+def _foreign_ids(model: Model, rows: Sequence[PromptRow]) -> Iterator[str]:
+    """A doubt where ids become words that the prompts never speak of."""
+    strange = [row for row in rows if row.answers and not _spoken(row)]
+    if rows and len(strange) > len(rows) / 2:
+        some = ", ".join(repr(word) for word in (*strange[0].answers[:1], *strange[0].distractors[:1]))
+        yield (
+            f"In {len(strange)} of {len(rows)} prompts neither answers nor distractors ({some}) occur: were their "
+            f"token ids made with the tokenizer of {model.name}?"
+        )
+
+
+def _spoken(row: PromptRow) -> bool:
+    return any(word.strip() in row.clean + row.corrupt for word in (*row.answers, *row.distractors))
+
+
+# Twins
+
+
+def _twins(model: Model, rows: Sequence[PromptRow], way: Way, seed: int) -> Mapping[str, PromptRow | Dropped]:
+    """By its place, each row with a twin, or why it has none."""
+    checked = {row.where: _checked(model, row, way) for row in rows}
+    usable = [row for row in checked.values() if isinstance(row, PromptRow)]
+    partners = _swappable(model, usable) if way == "resample" else _as_long(model, usable)
+    make = _resampled if way == "resample" else _beside
+    rng = random.Random(f"{way}/{seed}")
+    found = {row.where: _first(model, row, partners(row), make, rng, way) for row in usable}
+    return {**checked, **found}
+
+
+def _checked(model: Model, row: PromptRow, way: Way) -> PromptRow | Dropped:
+    for word in row.answers:
+        tokens = continuation(model, row.clean, word)
+        if len(tokens) != 1:
+            reason = f"answer {word!r} is {len(tokens)} tokens for {model.name}"
+            return Dropped(row.where, "an answer of several tokens", reason)
+        if model.is_unknown(tokens[0]):
+            reason = f"answer {word!r} is not in the vocabulary of {model.name}"
+            return Dropped(row.where, "an answer outside the vocabulary", reason)
+    if way == "resample" and not row.span:
+        return Dropped(
+            row.where, "no position to swap", f"no span of {row.clean!r} is named, or it occurs twice"
+        )
+    return row
+
+
+def _first(
+    model: Model,
+    row: PromptRow,
+    partners: Iterable[PromptRow],
+    make: Callable[[PromptRow, PromptRow], PromptRow],
+    rng: random.Random,
+    way: Way,
+) -> PromptRow | Dropped:
+    """The row with the twin that the first fitting partner gives, in an order by chance."""
+    others = [
+        other for other in partners if other.clean != row.clean and not set(other.answers) & set(row.answers)
+    ]
+    rng.shuffle(others)
+    length = len(model.tokenize(row.clean)[0])
+    for other in others:
+        twin = make(row, other)
+        if len(model.tokenize(twin.corrupt)[0]) == length and not set(twin.distractors) & set(row.answers):
+            return twin
+    wanted = f"a {row.kind} as long as {row.span!r}" if way == "resample" else f"{length} tokens"
+    return Dropped(row.where, "no partner", f"no other prompt has {wanted} and another answer")
+
+
+def _resampled(row: PromptRow, other: PromptRow) -> PromptRow:
+    """`row` with the other's span in its own's place; what is right there is wrong here."""
+    start, stop = row.positions[row.swap]
+    corrupt = row.clean[:start] + other.span + row.clean[stop:]
+    return replace(row, corrupt=corrupt, distractors=row.distractors or other.answers)
+
+
+def _beside(row: PromptRow, other: PromptRow) -> PromptRow:
+    return replace(row, corrupt=other.clean, distractors=row.distractors or other.answers)
+
+
+def _swappable(model: Model, rows: Iterable[PromptRow]) -> Partners:
+    """Rows whose spans are of the same kind and as many tokens."""
+    return _grouped(rows, lambda row: (row.kind, _span_length(model, row)))
+
+
+def _as_long(model: Model, rows: Iterable[PromptRow]) -> Partners:
+    return _grouped(rows, lambda row: len(model.tokenize(row.clean)[0]))
+
+
+def _grouped(rows: Iterable[PromptRow], by: Callable[[PromptRow], Hashable]) -> Partners:
+    keys, groups = {}, defaultdict[Hashable, list[PromptRow]](list)
+    for row in rows:
+        keys[row.where] = by(row)
+        groups[keys[row.where]].append(row)
+    return lambda row: groups[keys[row.where]]
+
+
+def _span_length(model: Model, row: PromptRow) -> int:
+    start, stop = row.positions[row.swap]
+    return sum(a < stop and b > start and b > a for a, b in model.tokenize(row.clean)[1])
