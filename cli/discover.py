@@ -41,12 +41,26 @@ def discover(
     ] = "plain-4l",
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Your own prompt pairs (JSON Lines) instead of a task.", dir_okay=False),
+        typer.Option(
+            help="Your own prompts instead of a task, in any format of `circuit tasks import`.",
+            dir_okay=False,
+        ),
     ] = None,
     corrupt_prompts: Annotated[
         Path | None,
         typer.Option(
             help="The corrupted twins, where both files are JSON lists of [prompt, label].", dir_okay=False
+        ),
+    ] = None,
+    corrupt_column: Annotated[
+        str | None,
+        typer.Option(help="Which corrupted twin, where the file has several, such as corrupted_hard."),
+    ] = None,
+    make_corrupt: Annotated[
+        str | None,
+        typer.Option(
+            help="How twins are made that the file lacks: resample (a span from another prompt) or mean (none: mean "
+            "ablation)."
         ),
     ] = None,
     method: MethodNames = None,
@@ -211,14 +225,19 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
+    from cli.own_prompts import under_mean
     from cli.prompt_source import draw_prompts, own_prompts
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
-    own = own_prompts(options["task"], options["prompts"], options["corrupt_prompts"])
+    files = ("prompts", "corrupt_prompts", "corrupt_column", "make_corrupt")
+    own = own_prompts(options["task"], *(options[name] for name in files))
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
-    methods = _configured(options["method"] or list(CORE_METHODS), settings)
+    names = options["method"] or list(CORE_METHODS)
+    if own and own.make_corrupt == "mean":
+        names, settings = under_mean(options["method"], names, settings)
+    methods = _configured(names, settings)
     source = find_model(options["model"])
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
@@ -343,9 +362,11 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
 
 
 def _warn_of_prompts(model: BridgeModel, drawn: Prompts) -> None:
+    from cli.own_prompts import warn_of_file
     from cli.prompt_source import warn_of_words
     from cli.render import warning
 
+    warn_of_file(drawn)
     warn_of_words(model, drawn.pairs)
     if drawn.unplaced:
         warning(

@@ -212,14 +212,15 @@ def _prompts(
     seed: int,
 ) -> list[PromptSet]:
     from circuits.evaluation.run_evaluation import PromptSet
-    from cli.prompt_source import own_prompts, warn_of_words
+    from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
 
     if prompts is None:
         own, others = prompt_sets(run, model, tasks, pairs, seed, form)
         return [own, *others]
-    mine = own_prompts(None, prompts)
-    assert mine is not None
-    some = mine.pairs[:pairs]
+    mine = draw_prompts(
+        model, None, own_prompts(None, prompts), form=None, corruption=None, n=pairs, seed=seed
+    )
+    some = mine.pairs
     warn_of_words(model, some)
     names = tuple(f"{prompts}, pair {i + 1}" for i in range(len(some)))
     return [PromptSet(mine.name, some, names, mine.metric, f"prompts of {prompts.name}")]

@@ -31,6 +31,8 @@ def tasks(
     [bold]circuit tasks[/bold]
 
     [bold]circuit tasks ioi --model gpt2[/bold]
+
+    [bold]circuit tasks import mine.jsonl[/bold] says what a prompt file holds.
     """
     from tasks import TASKS
 

@@ -14,9 +14,10 @@ from cli.export import export
 from cli.heads import heads
 from cli.import_ import import_
 from cli.intervene import intervene
-from cli.listings import methods, models, tasks
+from cli.listings import methods, models
 from cli.plan import plan
 from cli.run import run as run_study
+from cli.tasks_group import tasks_app
 from cli.train import train
 
 app = typer.Typer(
@@ -34,13 +35,13 @@ for command in (
     heads,
     intervene,
     plan,
-    tasks,
     models,
     methods,
     train,
     export,
 ):
     app.command()(command)
+app.add_typer(tasks_app, name="tasks")
 app.command("import")(import_)
 app.command("run")(run_study)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from tasks import TASKS
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
+    from circuits.prompt_files.records import Dropped, PromptFile
     from tasks.task import Lexicon, Task
 
 PAIRS = 500
@@ -28,7 +29,8 @@ class Prompts:
     references: source -> heads of a circuit that a paper or the model's card states for this model;
     parsed: whether positions were read off the texts, see tasks.colored_objects.
     direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
-    the edges.
+    the edges. file: where the user's own come from, make_corrupt: how twins are made that it lacks, dropped: what of
+    it is left out, notes: doubts about it.
     """
 
     name: str
@@ -41,6 +43,10 @@ class Prompts:
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     parsed: bool = False
+    file: PromptFile | None = None
+    make_corrupt: str | None = None
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def unplaced(self) -> int:
@@ -48,10 +54,17 @@ class Prompts:
         return sum(set(pair.positions) == {"END"} for pair in self.pairs) if self.parsed else 0
 
 
-def own_prompts(task: str | None, prompts: Path | None, corrupt: Path | None = None) -> Prompts | None:
-    """The prompts of the file, or None where a task is given: cheap, so asked before any work.
+def own_prompts(
+    task: str | None,
+    prompts: Path | None,
+    corrupt: Path | None = None,
+    column: str | None = None,
+    make_corrupt: str | None = None,
+) -> Prompts | None:
+    """The user's file, read and without pairs yet, or None where a task is given: cheap, so asked before any work.
 
-    corrupt: the corrupted twins, where the file does not hold them.
+    corrupt: the corrupted twins, where the file does not hold them. column: which of them, where it holds several.
+    make_corrupt: how they are made where there are none.
     Raises CircuitError unless exactly one of a known task and a readable file is given.
     """
     if (task is None) == (prompts is None):
@@ -62,21 +75,19 @@ def own_prompts(task: str | None, prompts: Path | None, corrupt: Path | None = N
     if task is not None and task not in TASKS.names():
         raise UnknownNameError("task", task, TASKS.names())
     if prompts is None:
-        if corrupt is not None:
+        for name, value in (("prompts", corrupt), ("column", column)):
+            if value is not None:
+                raise CircuitError(
+                    f"--corrupt-{name} {value} are the twins of --prompts FILE; {task} has its own."
+                )
+        if make_corrupt is not None:
             raise CircuitError(
-                f"--corrupt-prompts {corrupt} are the twins of --prompts FILE; {task} has its own."
+                f"--make-corrupt {make_corrupt} is for --prompts FILE; {task} has its own twins."
             )
         return None
-    from circuits.prompt_files import read_prompt_lists, read_prompts
+    from cli.own_prompts import read_own
 
-    if corrupt is None:
-        return Prompts(prompts.stem, read_prompts(prompts))
-    from tasks.colored_objects import positions_of
-
-    pairs = tuple(
-        replace(pair, positions=positions_of(pair.clean)) for pair in read_prompt_lists(prompts, corrupt)
-    )
-    return Prompts(prompts.stem, pairs, parsed=True)
+    return read_own(prompts, corrupt, column, make_corrupt)
 
 
 def draw_prompts(
@@ -94,7 +105,9 @@ def draw_prompts(
         return sample_task(model, TASKS.load(str(task)), form=form, corruption=corruption, n=n, seed=seed)
     if form or corruption:
         raise CircuitError("--form and --corruption belong to built-in tasks; your file holds its own pairs.")
-    return replace(own, pairs=own.pairs[:n])
+    from cli.own_prompts import pairs_of
+
+    return pairs_of(model, own, n, seed)
 
 
 def sample_task(

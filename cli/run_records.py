@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from circuits.records import plain
+from cli.own_prompts import own_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +99,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "discovery": list(found.halves.discovery),
             "judged": list(found.halves.judged),
             "rejected_words": dict(drawn.rejected),
+            **own_record(drawn),
         },
         "references": {name: sorted(heads) for name, heads in plan.references.items()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from circuits.batches import continuation, tokenize_pair
 from circuits.errors import PromptError
 from circuits.model import Model
-from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, counted
+from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, counted, parted
 from circuits.prompts import PromptPair
 
 Way = Literal["resample", "mean"]
@@ -27,15 +27,18 @@ Partners = Callable[[PromptRow], Iterable[PromptRow]]
 
 @dataclass(frozen=True)
 class Paired:
-    """pairs: in the order of the file; places: where in the file each stands. dropped: here, not when reading.
+    """rows: with their twins, in the order of the file. dropped: here, not when reading.
 
     notes: what looks wrong without being certain, a sentence each.
     """
 
-    pairs: tuple[PromptPair, ...]
-    places: tuple[str, ...]
+    rows: tuple[PromptRow, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[PromptPair, ...]:
+        return tuple(row.pair() for row in self.rows)
 
 
 def pair_up(model: Model, file: PromptFile, way: Way | None = None, *, seed: int = 0) -> Paired:
@@ -47,51 +50,39 @@ def pair_up(model: Model, file: PromptFile, way: Way | None = None, *, seed: int
     if way and file.rows and not file.bare:
         raise PromptError(f"--make-corrupt {way}: {file.path} has the corrupted twins of its prompts.")
     spelled = [_spelled(model, row) for row in file.rows]
-    rows = [row for row in spelled if isinstance(row, PromptRow)]
+    rows, _ = parted(spelled)
     notes = tuple(_foreign_ids(model, rows))
     made = _twins(model, [row for row in rows if not row.corrupt], way or "resample", seed)
     entries = [made.get(entry.where, entry) for entry in spelled]
-    kept = [entry for entry in entries if isinstance(entry, PromptRow)]
-    return Paired(
-        tuple(row.pair() for row in kept),
-        tuple(row.where for row in kept),
-        tuple(entry for entry in entries if isinstance(entry, Dropped)),
-        notes,
-    )
+    kept, dropped = parted(entries)
+    return Paired(kept, dropped, notes)
 
 
 def fitting(model: Model, paired: Paired) -> Paired:
     """Without the pairs that do not fit the model's tokenizer, which are dropped and named."""
-    misfits = {
-        place: _misfit(model, pair, place) for pair, place in zip(paired.pairs, paired.places, strict=True)
-    }
-    kept = [i for i, place in enumerate(paired.places) if misfits[place] is None]
-    return replace(
-        paired,
-        pairs=tuple(paired.pairs[i] for i in kept),
-        places=tuple(paired.places[i] for i in kept),
-        dropped=(*paired.dropped, *(misfit for misfit in misfits.values() if misfit)),
-    )
+    kept, dropped = parted(_misfit(model, row) or row for row in paired.rows)
+    return replace(paired, rows=kept, dropped=(*paired.dropped, *dropped))
 
 
 def require_two(model: Model, file: PromptFile, paired: Paired) -> None:
     """Raises PromptError where nothing can be discovered and judged, with the reasons why the rest was dropped."""
-    if len(paired.pairs) < 2:
+    if len(paired.rows) < 2:
         counts = ", ".join(f"{n} {kind}" for kind, n in counted((*file.dropped, *paired.dropped)).items())
         first = f" {paired.dropped[0].where}: {paired.dropped[0].reason}." if paired.dropped else ""
         raise PromptError(
-            f"Of {file.size} prompts of {file.path} {len(paired.pairs)} can be used with {model.name}; at least 2 "
+            f"Of {file.size} prompts of {file.path} {len(paired.rows)} can be used with {model.name}; at least 2 "
             f"are needed. Dropped: {counts}.{first} `circuit tasks import {file.path} --model ...` names them all."
         )
 
 
-def _misfit(model: Model, pair: PromptPair, where: str) -> Dropped | None:
+def _misfit(model: Model, row: PromptRow) -> Dropped | None:
+    where = row.where
     try:
-        clean, corrupt = (len(model.tokenize(text)[0]) for text in (pair.clean, pair.corrupt))
+        clean, corrupt = (len(model.tokenize(text)[0]) for text in (row.clean, row.corrupt))
         if clean != corrupt:
             reason = f"clean is {clean} tokens and corrupt {corrupt} for {model.name}"
             return Dropped(where, "twins of unequal length", reason)
-        tokenize_pair(model, pair, where)
+        tokenize_pair(model, row.pair(), where)
     except PromptError as error:
         reason = str(error).removeprefix(f"{where}: ").splitlines()[0]
         return Dropped(where, "not for this tokenizer", reason)
@@ -148,7 +139,7 @@ def _spoken(row: PromptRow) -> bool:
 def _twins(model: Model, rows: Sequence[PromptRow], way: Way, seed: int) -> Mapping[str, PromptRow | Dropped]:
     """By its place, each row with a twin, or why it has none."""
     checked = {row.where: _checked(model, row, way) for row in rows}
-    usable = [row for row in checked.values() if isinstance(row, PromptRow)]
+    usable, _ = parted(checked.values())
     partners = _swappable(model, usable) if way == "resample" else _as_long(model, usable)
     make = _resampled if way == "resample" else _beside
     rng = random.Random(f"{way}/{seed}")

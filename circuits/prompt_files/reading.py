@@ -10,7 +10,7 @@ from circuits.prompt_files.content import Content, content_of
 from circuits.prompt_files.formats import FORMATS
 from circuits.prompt_files.formats.format import Format
 from circuits.prompt_files.formats.prompt_label import twin_rows
-from circuits.prompt_files.records import Dropped, PromptFile, PromptRow
+from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, parted
 from circuits.prompts import PromptPair
 
 OWN = "prompt-lines"
@@ -89,15 +89,14 @@ def _without_repeats(
 ) -> tuple[tuple[PromptRow, ...], tuple[Dropped, ...]]:
     """Each row once: a prompt that is on both halves of the set would be judged by what was found on it."""
     first: dict[Hashable, str] = {}
-    kept, dropped = [], []
-    for row in rows:
-        if isinstance(row, Dropped):
-            dropped.append(row)
-        elif (earlier := first.setdefault(_identity(row), row.where)) != row.where:
-            dropped.append(Dropped(row.where, "repeated", f"the same as {earlier}: {row.clean!r}"))
-        else:
-            kept.append(row)
-    return tuple(kept), tuple(dropped)
+
+    def once(row: PromptRow) -> PromptRow | Dropped:
+        earlier = first.setdefault(_identity(row), row.where)
+        if earlier == row.where:
+            return row
+        return Dropped(row.where, "repeated", f"the same as {earlier}: {row.clean!r}")
+
+    return parted(once(row) if isinstance(row, PromptRow) else row for row in rows)
 
 
 def _identity(row: PromptRow) -> Hashable:

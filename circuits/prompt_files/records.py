@@ -81,6 +81,15 @@ class PromptFile:
         return any(row.answer_ids for row in self.rows)
 
 
+def parted(rows: Iterable[PromptRow | Dropped]) -> tuple[tuple[PromptRow, ...], tuple[Dropped, ...]]:
+    """What is kept, and what was dropped."""
+    every = tuple(rows)
+    return (
+        tuple(row for row in every if isinstance(row, PromptRow)),
+        tuple(row for row in every if isinstance(row, Dropped)),
+    )
+
+
 def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
     """How many were dropped, by the kind of reason, the most frequent first."""
     return dict(Counter(entry.kind for entry in dropped).most_common())

@@ -243,6 +243,11 @@ def _settings(run: Mapping[str, Any]) -> Iterator[str]:
     if rejected:
         words = ", ".join(f"{n} {kind}" for kind, n in rejected.items())
         yield f"Left out because the tokenizer splits them: {words}."
+    if dropped := run["prompts"].get("dropped"):
+        reasons = ", ".join(f"{n} {kind}" for kind, n in dropped.items())
+        yield f"Prompts of the file that were left out: {reasons}."
+    if made := run["prompts"].get("corrupt_prompts_made_by"):
+        yield f"The file has no corrupted prompts for some or all of its prompts; they were made by {made}."
 
 
 def _plain(value: object) -> str:

@@ -151,11 +151,13 @@ def _options(study: Study, place: dict[Axis, Any]) -> dict[str, Any]:
     return fitting | _files(study.matrix, place["task"])
 
 
-def _files(matrix: Matrix, task: str) -> dict[str, Path]:
+def _files(matrix: Matrix, task: str) -> dict[str, Path | str]:
     """The files of a task that is the user's own prompts."""
     for own in matrix.prompts:
         if own.task == task:
-            return {"prompts": own.file, **({"corrupt_prompts": own.corrupt} if own.corrupt else {})}
+            more = {"corrupt_prompts": own.corrupt, "corrupt_column": own.corrupt_column}
+            given = {**more, "make_corrupt": own.make_corrupt}
+            return {"prompts": own.file, **{name: value for name, value in given.items() if value}}
     return {}
 
 

@@ -150,11 +150,14 @@ class Override(Options):
 class OwnPrompts(Part):
     """A file as `circuit discover --prompts` takes it; a task by the name of its stem.
 
-    corrupt: the corrupted twins, where both files are JSON lists of [prompt, label].
+    corrupt: the corrupted twins, where both files are JSON lists of [prompt, label]. corrupt-column, make-corrupt: as
+    options of `circuit discover`.
     """
 
     file: Path
     corrupt: Path | None = None
+    corrupt_column: str | None = None
+    make_corrupt: Literal["resample", "mean"] | None = None
 
     @property
     def task(self) -> str:

@@ -29,6 +29,11 @@ def _listed(value: Any) -> Any:
 Words = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed), Field(min_length=1)]
 
 
+WRITTEN = (
+    "clean", "corrupt", "answers", "distractors", "positions", "negative", "template", "key", "swap", "kind",
+)  # fmt: skip
+
+
 class PromptLine(BaseModel):
     """One line of a prompt file."""
 
@@ -84,6 +89,12 @@ class PromptLine(BaseModel):
             start = self.clean.index(where)
             return start, start + len(where)
         return where
+
+
+def written(row: PromptRow) -> dict[str, Any]:
+    """The row as a line, without what is empty."""
+    fields = {name: getattr(row, name) for name in WRITTEN}
+    return {("class" if name == "kind" else name): value for name, value in fields.items() if value}
 
 
 def _recognises(content: Content) -> bool:
