@@ -60,7 +60,7 @@ def under_mean(
     unable = [name for name in asked or [] if name in METHODS.names() and name not in able]
     if unable:
         raise CircuitError(
-            f"--make-corrupt mean makes no corrupted prompts, which {' and '.join(unable)} needs. "
+            f"--make-corrupt mean makes no corrupted prompts, and there is no {' nor '.join(unable)} without them. "
             f"Methods that ablate by the mean: {', '.join(able)}. Or take --make-corrupt resample."
         )
     kept = [name for name in names if name in able or name not in METHODS.names()]

@@ -22,6 +22,7 @@ from circuits.prompts import PromptPair
 
 Way = Literal["resample", "mean"]
 WAYS: tuple[Way, ...] = get_args(Way)
+NO_SPAN = "no position to swap"
 Partners = Callable[[PromptRow], Iterable[PromptRow]]
 
 
@@ -51,7 +52,8 @@ def pair_up(model: Model, file: PromptFile, way: Way | None = None, *, seed: int
         raise PromptError(f"--make-corrupt {way}: {file.path} has the corrupted twins of its prompts.")
     spelled = [_spelled(model, row) for row in file.rows]
     rows, _ = parted(spelled)
-    notes = tuple(_foreign_ids(model, rows))
+    by_ids = {row.where for row in file.rows if row.answer_ids}
+    notes = tuple(_foreign_ids(model, [row for row in rows if row.where in by_ids]))
     made = _twins(model, [row for row in rows if not row.corrupt], way or "resample", seed)
     entries = [made.get(entry.where, entry) for entry in spelled]
     kept, dropped = parted(entries)
@@ -69,9 +71,11 @@ def require_two(model: Model, file: PromptFile, paired: Paired) -> None:
     if len(paired.rows) < 2:
         counts = ", ".join(f"{n} {kind}" for kind, n in counted((*file.dropped, *paired.dropped)).items())
         first = f" {paired.dropped[0].where}: {paired.dropped[0].reason}." if paired.dropped else ""
+        spans = any(entry.kind == NO_SPAN for entry in paired.dropped)
+        way_out = " Name positions to swap, or do without twins by --make-corrupt mean." if spans else ""
         raise PromptError(
             f"Of {file.size} prompts of {file.path} {len(paired.rows)} can be used with {model.name}; at least 2 "
-            f"are needed. Dropped: {counts}.{first} `circuit tasks import {file.path} --model ...` names them all."
+            f"are needed. Dropped: {counts}.{first}{way_out} `circuit tasks import` with --model names all."
         )
 
 
@@ -112,7 +116,7 @@ def _spelled(model: Model, row: PromptRow) -> PromptRow | Dropped:
 def _word(model: Model, text: str, token: int) -> str | None:
     """What behind `text` is read as this token alone; None where there is nothing of the kind."""
     spelled = model.token_string(token)
-    for word in (spelled, f" {spelled}"):
+    for word in (f" {spelled.removeprefix(' ')}", spelled):
         if word.strip() and continuation(model, text, word) == (token,):
             return word
     return None
@@ -120,8 +124,8 @@ def _word(model: Model, text: str, token: int) -> str | None:
 
 def _foreign_ids(model: Model, rows: Sequence[PromptRow]) -> Iterator[str]:
     """A doubt where ids become words that the prompts never speak of."""
-    strange = [row for row in rows if row.answers and not _spoken(row)]
-    if rows and len(strange) > len(rows) / 2:
+    strange = [row for row in rows if not _spoken(row)]
+    if len(strange) > len(rows) / 2:
         some = ", ".join(repr(word) for word in (*strange[0].answers[:1], *strange[0].distractors[:1]))
         yield (
             f"In {len(strange)} of {len(rows)} prompts neither answers nor distractors ({some}) occur: were their "
@@ -148,18 +152,16 @@ def _twins(model: Model, rows: Sequence[PromptRow], way: Way, seed: int) -> Mapp
 
 
 def _checked(model: Model, row: PromptRow, way: Way) -> PromptRow | Dropped:
-    for word in row.answers:
+    for word in (*row.answers, *row.distractors):
         tokens = continuation(model, row.clean, word)
         if len(tokens) != 1:
-            reason = f"answer {word!r} is {len(tokens)} tokens for {model.name}"
+            reason = f"{word!r} is {len(tokens)} tokens for {model.name}"
             return Dropped(row.where, "an answer of several tokens", reason)
         if model.is_unknown(tokens[0]):
-            reason = f"answer {word!r} is not in the vocabulary of {model.name}"
+            reason = f"{word!r} is not in the vocabulary of {model.name}"
             return Dropped(row.where, "an answer outside the vocabulary", reason)
     if way == "resample" and not row.span:
-        return Dropped(
-            row.where, "no position to swap", f"no span of {row.clean!r} is named, or it occurs twice"
-        )
+        return Dropped(row.where, NO_SPAN, f"no span of {row.clean!r} is named, or it occurs twice")
     return row
 
 
@@ -172,9 +174,7 @@ def _first(
     way: Way,
 ) -> PromptRow | Dropped:
     """The row with the twin that the first fitting partner gives, in an order by chance."""
-    others = [
-        other for other in partners if other.clean != row.clean and not set(other.answers) & set(row.answers)
-    ]
+    others = [other for other in partners if _differs(row, other, way)]
     rng.shuffle(others)
     length = len(model.tokenize(row.clean)[0])
     for other in others:
@@ -183,6 +183,13 @@ def _first(
             return twin
     wanted = f"a {row.kind} as long as {row.span!r}" if way == "resample" else f"{length} tokens"
     return Dropped(row.where, "no partner", f"no other prompt has {wanted} and another answer")
+
+
+def _differs(row: PromptRow, other: PromptRow, way: Way) -> bool:
+    """A span that stands in the prompt already would make another question of it than that of its partner."""
+    if set(row.answers) & set(other.answers) or row.clean == other.clean:
+        return False
+    return way == "mean" or other.span not in row.clean
 
 
 def _resampled(row: PromptRow, other: PromptRow) -> PromptRow:
