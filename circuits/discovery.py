@@ -59,6 +59,7 @@ class Plan:
     edge_references: name -> edges of a known circuit, for methods that score edges.
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
     verify: how many of a method's largest edges are measured again exactly.
+    ablations: what circuits are judged under, the first of which they are chosen under too.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -72,6 +73,7 @@ class Plan:
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     memory: int | None = None
     verify: int | None = None
+    ablations: tuple[Ablation, ...] = ABLATIONS
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def discover(
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(ground.bench("discovery", "resample", *_played(scores)), scores, plan, progress)
+        choice = _choose(ground.bench("discovery", plan.ablations[0], *_played(scores)), scores, plan, progress)
         verdicts = tuple(
             judge(
                 ground.bench("judged", ablation, *_played(scores)),
@@ -212,7 +214,7 @@ def discover(
                 n_random=plan.n_random,
                 progress=progress,
             )
-            for ablation in ABLATIONS
+            for ablation in plan.ablations
         )
         matches = tuple(_matches(method, scores, choice.circuit, plan))
         audit = verify(model, problem, scores, plan.verify) if plan.verify and scores.edges else None

@@ -18,7 +18,7 @@ import numpy as np
 from circuits.batches import Batch, first_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
-from circuits.discovery import ABLATIONS, SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
+from circuits.discovery import SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
 from circuits.donors import Donor, keep_masks, resample_donor, zero_donor
 from circuits.evaluation.faithfulness import (
     BAND_PROMPTS,
@@ -196,9 +196,11 @@ def _jobs(
             continue
         yield _selecting(_Ahead(model, problem.batches, problem.metric, played), plan, method.name)
         at = _Ahead(model, judged_on, problem.metric, played)
-        judging = total([at.verdict(plan, ablation, ends=played not in benches) for ablation in ABLATIONS])
-        yield _Job(f"{method.name}: judging", judging, (Rehearsal(interval, 3 * len(ABLATIONS)),))
-        chance = total([at.first(BAND_PROMPTS).band(plan, ablation) for ablation in ABLATIONS])
+        judging = total(
+            [at.verdict(plan, ablation, ends=played not in benches) for ablation in plan.ablations]
+        )
+        yield _Job(f"{method.name}: judging", judging, (Rehearsal(interval, 3 * len(plan.ablations)),))
+        chance = total([at.first(BAND_PROMPTS).band(plan, ablation) for ablation in plan.ablations])
         yield _Job(f"{method.name}: random circuits", chance)
         benches.add(played)
     if rounding := rounding_work(model, problem.batches[0], problem.metric):
@@ -266,12 +268,12 @@ def _edge_jobs(
         asked = ends + math.ceil(math.log(max(2.0, most * n_edges), STEP))
         if plan.selection.rule == "pruned":
             asked += round(BLOCKS * EDGES * n_edges)
-        yield few.job(f"{method}: selection", {"resample": asked})
+        yield few.job(f"{method}: selection", {plan.ablations[0]: asked})
     else:
         yield _Job(f"{method}: selection", Work())
     at = _EdgesAhead(model, judged_on, problem.metric)
-    yield at.job(f"{method}: judging", dict.fromkeys(ABLATIONS, 1 + ends))
-    chance = dict.fromkeys(ABLATIONS, 1 + ends + plan.n_random)
+    yield at.job(f"{method}: judging", dict.fromkeys(plan.ablations, 1 + ends))
+    chance = dict.fromkeys(plan.ablations, 1 + ends + plan.n_random)
     yield at.first(BAND_PROMPTS).job(f"{method}: random circuits", chance)
 
 
@@ -341,11 +343,11 @@ def _selecting(at: _Ahead, plan: Plan, method: str) -> _Job:
     if rule not in ("smallest", "pruned"):
         return _Job(name, Work())
     most = max(1, int(plan.selection.most * len(at.played))) if rule == "smallest" else len(at.played)
-    asked = few.outcome([at.played[:n] for n in range(1, most + 1)], "resample", begun=False)
+    asked = few.outcome([at.played[:n] for n in range(1, most + 1)], plan.ablations[0], begun=False)
     if rule == "pruned":
-        question = few.outcome([_usual_circuit(at.played, plan).nodes], "resample", begun=False)
+        question = few.outcome([_usual_circuit(at.played, plan).nodes], plan.ablations[0], begun=False)
         asked += question * round(QUESTIONS * len(at.played))
-    return _Job(name, few.ends("resample") + asked)
+    return _Job(name, few.ends(plan.ablations[0]) + asked)
 
 
 def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: Forecast) -> Discovery:
@@ -360,7 +362,7 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         edges = _made_up_edges(model, method, len(samples), draw) if method.granularity == "edge" else None
         scores = Scores(method.name, ahead.components, samples, ahead.unit, by_position, edges=edges)
         band = RandomBand(plan.n_random, min(BAND_PROMPTS, judged), 0.0, 0.1, 0.2, 0.04)
-        verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in ABLATIONS)
+        verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in plan.ablations)
         kept = edges.ranking()[: int(EDGES * len(edges.components))] if edges else ()
         usual = edge_circuit(model.graph, kept, "", "") if edges else _usual_circuit(ahead.components, plan)
         choice = Choice(usual)

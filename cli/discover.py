@@ -225,7 +225,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
-    from cli.own_prompts import under_mean
+    from cli.own_prompts import ablations, under_mean
     from cli.prompt_source import draw_prompts, own_prompts
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
@@ -267,6 +267,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
         edge_references=drawn.edge_references,
         memory=memory,
         verify=_verify(options["verify"], methods),
+        **ablations(drawn),
     )
     return Ready(model, drawn, plan, folder, evaluation)
 

@@ -73,6 +73,11 @@ def under_mean(
     return kept, [*settings, *(f"{name}.ablation=mean" for name in kept if name in able)]
 
 
+def ablations(drawn: Prompts) -> dict[str, Any]:
+    """Where there are no twins, circuits are chosen under mean ablation, and judged under it first."""
+    return {"ablations": ("mean", "resample")} if drawn.make_corrupt == "mean" else {}
+
+
 def warn_of_file(drawn: Prompts) -> None:
     """Says what of the file is left out and why, how twins were made, and what looks wrong."""
     from circuits.prompt_files.records import counted
@@ -92,8 +97,8 @@ def warn_of_file(drawn: Prompts) -> None:
         note(f"Corrupted prompts of {drawn.name} are made: a span of another prompt stands in for the own.")
     if drawn.make_corrupt == "mean":
         note(
-            f"{drawn.name} has no corrupted prompts: methods ablate by the mean over its prompts; where a circuit is "
-            "chosen or judged by resampling, another prompt of the same length is the donor."
+            f"{drawn.name} has no corrupted prompts: methods ablate by the mean over its prompts, and circuits are "
+            "chosen so; where they are judged by resampling, another prompt of the same length is the donor."
         )
 
 

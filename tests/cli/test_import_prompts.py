@@ -83,6 +83,8 @@ def test_prompts_without_twins_are_discovered_on(circuit: Invoke, directory: Cal
     assert run["prompts"]["dropped"] == {"repeated": 1}
     assert list(run["cost"]["seconds"]) == ["activation-patching"]
     assert run["config"]["methods"]["activation-patching"]["ablation"] == "mean"
+    (found,) = json.loads(Path("mean/evaluation.json").read_text())["methods"].values()
+    assert [verdict["ablation"] for verdict in found["verdicts"]] == ["mean", "resample"]
     assert "they were made by mean" in Path("mean/report.md").read_text()
     none = circuit("discover", "--prompts", plain, *model)
     assert none.exit_code == 2
