@@ -63,6 +63,7 @@ def import_prompts(
     from circuits.prompt_files.reading import read
 
     held = [read(path, column=corrupt_column, twins=corrupt_prompts) for path in files]
+    _require_prompts(held)
     loaded = _loaded(model)
     left = [_left(loaded, file, make_corrupt, seed) for file in held]
     records = [_record(file, kept, loaded) for file, kept in zip(held, left, strict=True)]
@@ -85,6 +86,13 @@ def _check(files: list[Path], output: Path | None, force: bool, twins: Path | No
             raise CircuitError(f"{name} {value} is for one file; {len(files)} are given.")
     if output and output.exists() and not (force and output.is_file()):
         raise CircuitError(f"{output} exists: choose another --output, or pass --force to replace it.")
+
+
+def _require_prompts(files: Iterable[PromptFile]) -> None:
+    from circuits.errors import PromptError
+
+    if empty := [str(file.path) for file in files if not file.size]:
+        raise PromptError(f"{' and '.join(empty)} is empty: it holds no prompt.")
 
 
 def _loaded(model: str | None) -> BridgeModel | None:

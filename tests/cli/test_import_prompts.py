@@ -63,6 +63,9 @@ def test_what_a_file_holds_and_what_a_model_can_use(
     again = circuit("tasks", "import", file, "--output", "kept.jsonl")
     assert again.exit_code == 2
     assert "kept.jsonl exists" in again.stderr
+    Path("none.json").write_text("[]")
+    none = circuit("tasks", "import", "none.json")
+    assert (none.exit_code, _said(none)) == (2, "Error: none.json is empty: it holds no prompt. ")
 
 
 def test_the_formats_and_the_listing_are_told_by_the_same_word(circuit: Invoke) -> None:
