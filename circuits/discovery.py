@@ -205,7 +205,9 @@ def discover(
     for method, options in plan.methods:
         start = time.perf_counter()
         scores = method.score(model, problem, options)
-        choice = _choose(ground.bench("discovery", plan.ablations[0], *_played(scores)), scores, plan, progress)
+        choice = _choose(
+            ground.bench("discovery", plan.ablations[0], *_played(scores)), scores, plan, progress
+        )
         verdicts = tuple(
             judge(
                 ground.bench("judged", ablation, *_played(scores)),
