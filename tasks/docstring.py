@@ -23,7 +23,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from circuits.errors import CircuitError
 from circuits.prompts import PromptPair
 from tasks.task import Lexicon, Reference, Task
 from tasks.templates import end, fill
@@ -57,7 +56,7 @@ WORDS = listed(
 
 def _phrases(rng: random.Random, lexicon: Lexicon) -> dict[str, str]:
     """What the method is called, and what the docstring says of it and of the arguments."""
-    method, *words = rng.sample(lexicon.single("words of a docstring", WORDS), 8)
+    method, *words = rng.sample(lexicon.single("words of a docstring", WORDS, least=8), 8)
     about, about_a, about_b = (" ".join(words[part]) for part in (slice(0, 3), slice(3, 5), slice(5, 7)))
     return {"METHOD": method, "about": about, "about_a": about_a, "about_b": about_b}
 
@@ -73,13 +72,8 @@ def _renamed(words: dict[str, str], fresh: Sequence[str], corruption: str) -> di
 
 
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
-    known = lexicon.single("names of arguments", ARGUMENTS)
     needed = 2 * len(DEFINITION) + len(DOCUMENTED)
-    if len(known) < needed:
-        raise CircuitError(
-            f"{lexicon.name} has {len(known)} names of arguments of one token, docstring needs {needed}. "
-            "Choose another model."
-        )
+    known = lexicon.single("names of arguments", ARGUMENTS, least=needed)
     names = rng.sample(known, len(DEFINITION))
     fresh = [name for name in known if name not in names]
     words = dict(zip(DEFINITION, names, strict=True)) | _phrases(rng, lexicon)

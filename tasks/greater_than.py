@@ -90,8 +90,8 @@ def layout_of(lexicon: Lexicon) -> Layout:
         if 2 * sum(layout.fits(lexicon, year) for year in PROBES) > len(PROBES):
             return layout
     raise CircuitError(
-        f"{lexicon.name} writes years such as {PROBES[0]} neither as one token nor as century and two digits "
-        "nor digit by digit, so greater-than has no answers of one token. Choose another model."
+        f"Years such as {PROBES[0]} are neither one token for {lexicon.name} nor a century and two digits nor "
+        "digit by digit, so greater-than has no answers. Choose another model."
     )
 
 
@@ -117,8 +117,8 @@ def _draw(rng: random.Random, lexicon: Lexicon, layout: Layout) -> tuple[str, st
         if "02" <= year[2:] <= "98" and year[:2] + "01" in century and all(_sides(year, century, layout)):
             return year, rng.choice([y for y in century if y[2:] > "01" and y != year]), century
     raise CircuitError(
-        f"{lexicon.name} has no century with years of one token above and below, so greater-than has no pairs. "
-        "Choose another model."
+        f"Of no century are the first year and years above it one token for {lexicon.name}, so greater-than has no "
+        "pairs. Choose another model."
     )
 
 
@@ -142,7 +142,7 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
         distractors=distractors,
         positions=spans | {"END": end(clean)},
         negative=fill(template, said(another, first))[0],
-        template=f"{form}, century {year[:2]}",
+        template=f"{form} | century {year[:2]}",
         key=f"{noun}|{year}",
     )
 

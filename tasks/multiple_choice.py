@@ -24,7 +24,6 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from circuits.errors import CircuitError
 from circuits.prompts import PromptPair
 from tasks.facts import FACTS
 from tasks.task import Lexicon, Task
@@ -59,7 +58,7 @@ class Question(NamedTuple):
 
 def _about_colour(rng: random.Random, lexicon: Lexicon) -> Question:
     thing, absent = rng.sample(lexicon.single("objects", OBJECTS), 2)
-    right, *wrong = rng.sample(lexicon.single("colours", COLOURS), N_OPTIONS)
+    right, *wrong = rng.sample(lexicon.single("colours", COLOURS, least=N_OPTIONS), N_OPTIONS)
     number = rng.randrange(len(COLOUR_QUESTIONS))
     words = {"THING": thing, "colour": right, "ASKED": thing}
     return Question(
@@ -70,7 +69,7 @@ def _about_colour(rng: random.Random, lexicon: Lexicon) -> Question:
 def _about_fact(rng: random.Random, lexicon: Lexicon) -> Question:
     relation = rng.choice(tuple(FACT_QUESTIONS))
     options = tuple(dict.fromkeys(answer for _, answer in FACTS[relation]))
-    known = lexicon.single(f"options ({relation})", options, after="A.")
+    known = lexicon.single(f"options ({relation})", options, after="A.", least=N_OPTIONS)
     subject, right = rng.choice([fact for fact in FACTS[relation] if fact[1] in known])
     wrong = rng.sample([option for option in known if option != right], N_OPTIONS - 1)
     nothing = {"ASKED": rng.choice(NO_COUNTRY)}
@@ -82,14 +81,11 @@ QUESTIONS = {"colours": _about_colour, "facts": _about_fact}
 
 def _letters(lexicon: Lexicon) -> tuple[str, ...]:
     """The letters that are one token before an option and in the answer."""
-    labels = set(lexicon.single("letters before options", LETTERS, after="?\n", prefix=""))
-    kept = tuple(a for a in lexicon.single("letters in answers", LETTERS, after="Answer:") if a in labels)
-    if len(kept) < 2 * N_OPTIONS:
-        raise CircuitError(
-            f"{lexicon.name} has {len(kept)} letters of one token, multiple-choice needs {2 * N_OPTIONS}. "
-            "Choose another model."
-        )
-    return kept
+
+    def fits(letter: str) -> bool:
+        return lexicon.length(letter, "?\n") == lexicon.length(" " + letter, "Answer:") == 1
+
+    return lexicon.keep("letters of options", LETTERS, fits, least=2 * N_OPTIONS)
 
 
 def _corrupted(
@@ -135,7 +131,7 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
             "END": end(clean),
         },
         negative=_prompt(question, question.unanswerable, options, labels)[0],
-        template=f"{question.label}, answer {labels[place]}",
+        template=f"{question.label} | answer {labels[place]}",
         key=f"{question.words['ASKED']}|{question.right}|{labels[place]}",
     )
 

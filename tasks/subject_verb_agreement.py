@@ -37,6 +37,7 @@ FRAMES = {
 }
 ADJECTIVES = listed("old young tall small famous quiet angry clever new strange busy rich kind brave")
 PREPOSITIONS = ("near", "behind", "beside", "with", "above", "before")
+NUMBERS = ("one", "many")
 UNMARKED = ("sheep", "deer", "fish", "aircraft", "salmon")
 
 
@@ -105,7 +106,8 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
         distractors=tuple(" " + verb[1 - number] for verb in verbs),
         positions=named | {"END": end(clean)},
         negative=fill(FRAMES[form], words | {"SUBJECT": rng.choice(UNMARKED)})[0],
-        template=f"{form}, {opening} ...",
+        template=f"{opening} ... | {NUMBERS[number]}"
+        + (f", {NUMBERS[other]} beside" if form != "simple" else ""),
         key=f"{words['adjective']} {subject.one}",
     )
 

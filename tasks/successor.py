@@ -43,7 +43,7 @@ CYCLES = frozenset({"days", "months"})
 WHO = ("I", "She", "He", "They", "We", "The teacher")
 SAID = ("wrote", "said", "read", "typed", "sang")
 LENGTHS = (3, 4, 5, 6)
-SEPARATORS = (",", ";", "")
+SEPARATORS = {"commas": ",", "semicolons": ";", "spaces": ""}
 TRIES = 10_000
 
 
@@ -84,7 +84,7 @@ def _two_runs(
     possible = [runs for length in LENGTHS if len(runs := _runs(form, known, length + 1)) > 1]
     if not possible:
         raise CircuitError(
-            f"{lexicon.name} has too few {form} in a row of one token for successor. Choose another model."
+            f"Too few {form} in a row are one token for {lexicon.name}. Choose another model, or another --form."
         )
     one, other = rng.sample(rng.choice(possible), 2)
     return one, other
@@ -101,7 +101,8 @@ def _patternless(
         if len(set(steps)) > 1 and not {1, size - 1} & set(steps) and _next(form, drawn[-1]) != run[-1]:
             return drawn
     raise CircuitError(
-        f"{lexicon.name} has too few {form} of one token for an order without a pattern. Choose another model."
+        f"Too few {form} are one token for {lexicon.name} to stand without a pattern. Choose another model, or "
+        "another --form."
     )
 
 
@@ -117,13 +118,13 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
     known = _known(lexicon, form, gap)
     (*shown, answer), (*shifted, wrong) = _two_runs(rng, lexicon, form, known)
     opening = f"{rng.choice(WHO)} {rng.choice(SAID)}:"
-    separator = rng.choice(SEPARATORS if gap else SEPARATORS[:2])
+    between = rng.choice([name for name, mark in SEPARATORS.items() if mark or gap])
     if corruption == "shuffled":
         shifted, wrong = list(_patternless(rng, lexicon, form, known, (*shown, answer))), shown[-1]
     elsewhere = _patternless(rng, lexicon, form, known, (*shown, answer))
 
     def prompt(places: Sequence[int]) -> tuple[str, Span, Span]:
-        return _write(opening, [ITEMS[form][place] for place in places], separator, gap)
+        return _write(opening, [ITEMS[form][place] for place in places], SEPARATORS[between], gap)
 
     clean, first, last = prompt(shown)
     return PromptPair(
@@ -133,7 +134,7 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
         distractors=(gap + ITEMS[form][wrong],),
         positions={"FIRST": first, "LAST": last, "END": end(clean)},
         negative=prompt(elsewhere)[0],
-        template=f"{len(shown)} {form}, {separator or 'space'}",
+        template=f"{between} | {len(shown)}",
         key=clean,
     )
 

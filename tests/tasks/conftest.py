@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def _splitting(pattern: str, name: str) -> Reader:
     return Reader(token.findall, Lexicon(n_tokens, name, breaks=breaks))
 
 
+@cache
 def _gpt2() -> Reader:
     """The tokenizer of GPT-2, from the shared folder beside the checkout."""
     transformers = pytest.importorskip("transformers")
