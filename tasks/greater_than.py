@@ -96,9 +96,7 @@ def layout_of(lexicon: Lexicon) -> Layout:
 
 
 def _years(lexicon: Lexicon, layout: Layout) -> tuple[str, ...]:
-    return lexicon.keep(
-        "years", YEARS, lambda year: layout.fits(lexicon, year), what=f"written as {layout.name}"
-    )
+    return lexicon.keep("years", YEARS, lambda year: layout.fits(lexicon, year))
 
 
 def _sides(year: str, years: tuple[str, ...], layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]]:

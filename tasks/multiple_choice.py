@@ -15,7 +15,8 @@ Papers: Wiegreffe et al. 2024, "Answer, Assemble, Ace: Understanding How LMs Ans
     corrupt         R. gray   K. brown  V. white  N. black                (random-letters)
     negative        ... What color is the lamp?
 
-Every option is one token, and so is every letter, so the layout is fixed for one question.
+Every option is one token, and so is every letter, so the layout is fixed for one question. Where a tokenizer joins
+a letter with the line's end, the next ones serve: the clean labels are the first four letters that fit.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def _letters(lexicon: Lexicon) -> tuple[str, ...]:
     """The letters that are one token before an option and in the answer."""
 
     def fits(letter: str) -> bool:
-        return lexicon.length(letter, "?\n") == lexicon.length(" " + letter, "Answer:") == 1
+        alone = lexicon.breaks(letter, "?\n") and lexicon.length(letter, "?\n") == 1
+        return alone and lexicon.length(" " + letter, "Answer:") == 1
 
     return lexicon.keep("letters of options", LETTERS, fits, least=2 * N_OPTIONS)
 

@@ -79,7 +79,7 @@ def _both(lexicon: Lexicon, kind: str, words: tuple[Word, ...], after: str) -> t
     def fits(name: str) -> bool:
         return all(lexicon.length(" " + form, after) == 1 for form in by_name[name])
 
-    kept = lexicon.keep(kind, tuple(by_name), fits, what="one token in both numbers")
+    kept = lexicon.keep(kind, tuple(by_name), fits, what="in both numbers one token")
     return tuple(by_name[name] for name in kept)
 
 
