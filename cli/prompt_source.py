@@ -121,7 +121,7 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
         return len(tokens) + any(model.is_unknown(t) for t in tokens)
 
     def breaks(text: str, after: str) -> bool:
-        return any(stop == len(after) for _, stop in model.tokenize(after + text)[1])
+        return not any(start < len(after) < stop for start, stop in model.tokenize(after + text)[1])
 
     return Lexicon(n_tokens, model.name, breaks=breaks)
 

@@ -19,7 +19,7 @@ class Lexicon:
     """Word lists as one tokenizer sees them.
 
     n_tokens(text, after): how many tokens `text` adds when it stands behind `after`.
-    breaks(text, after): whether a token ends where `after` ends, in `after + text`; always where it is not given.
+    breaks(text, after): whether no token of `after + text` is part of both; none is where it is not given.
     rejected: class of words -> words that were left out, in the order of their lists.
     """
 

@@ -35,7 +35,7 @@ def _splitting(pattern: str, name: str) -> Reader:
         return len(token.findall(after + text)) - len(token.findall(after))
 
     def breaks(text: str, after: str) -> bool:
-        return any(found.end() == len(after) for found in token.finditer(after + text))
+        return not any(found.start() < len(after) < found.end() for found in token.finditer(after + text))
 
     return Reader(token.findall, Lexicon(n_tokens, name, breaks=breaks))
 
@@ -54,7 +54,7 @@ def _gpt2() -> Reader:
 
     def breaks(text: str, after: str) -> bool:
         spans = tokenizer(after + text, return_offsets_mapping=True)["offset_mapping"]
-        return any(stop == len(after) for _, stop in spans)
+        return not any(start < len(after) < stop for start, stop in spans)
 
     return Reader(tokenizer.tokenize, Lexicon(n_tokens, "gpt2", breaks=breaks))
 
