@@ -133,7 +133,10 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
         tokens = continuation(model, after, text)
         return len(tokens) + any(model.is_unknown(t) for t in tokens)
 
-    return Lexicon(n_tokens, model.name)
+    def breaks(text: str, after: str) -> bool:
+        return not any(start < len(after) < stop for start, stop in model.tokenize(after + text)[1])
+
+    return Lexicon(n_tokens, model.name, breaks=breaks)
 
 
 def warn_of_words(model: BridgeModel, pairs: Sequence[PromptPair]) -> None:

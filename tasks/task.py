@@ -19,11 +19,13 @@ class Lexicon:
     """Word lists as one tokenizer sees them.
 
     n_tokens(text, after): how many tokens `text` adds when it stands behind `after`.
+    breaks(text, after): whether no token of `after + text` is part of both; none is where it is not given.
     rejected: class of words -> words that were left out, in the order of their lists.
     """
 
     n_tokens: Callable[[str, str], int]
     name: str = "this tokenizer"
+    breaks: Callable[[str, str], bool] = field(default=lambda text, after: True, kw_only=True)
     rejected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -35,24 +37,36 @@ class Lexicon:
         return self.lengths[text, after]
 
     def single(
-        self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " "
+        self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " ", least: int = 2
     ) -> tuple[str, ...]:
         """The words that are one token as `prefix + word` behind `after`.
 
         The same `kind` must always name the same list: it is filtered once.
-        Raises CircuitError where fewer than two are left.
+        Raises CircuitError where fewer than `least` are left.
         """
+        return self.keep(kind, words, lambda word: self.n_tokens(prefix + word, after) == 1, least=least)
+
+    def keep(
+        self,
+        kind: str,
+        words: Sequence[str],
+        fits: Callable[[str], bool],
+        *,
+        what: str = "one token",
+        least: int = 2,
+    ) -> tuple[str, ...]:
+        """The words that fit; `what` says in the error what that means. Else as `single`."""
         if kind not in self.kept:
-            kept = tuple(w for w in words if self.n_tokens(prefix + w, after) == 1)
+            kept = tuple(w for w in words if fits(w))
             self.kept[kind] = kept
             self.rejected[kind] = tuple(w for w in words if w not in set(kept))
-            if len(kept) < 2:
-                some = ", ".join(repr(w) for w in self.rejected[kind][:3])
-                raise CircuitError(
-                    f"Of {len(words)} {kind} {len(kept)} are one token for {self.name} "
-                    f"(rejected: {some} ...); at least two are needed. "
-                    "Choose another model, or bring your own pairs with --prompts."
-                )
+        if len(self.kept[kind]) < least:
+            some = ", ".join(repr(w) for w in self.rejected[kind][:3])
+            raise CircuitError(
+                f"Of {len(words)} {kind} {len(self.kept[kind])} are {what} for {self.name} "
+                f"(rejected: {some} ...); at least {least} are needed. "
+                "Choose another model, or bring your own pairs with --prompts."
+            )
         return self.kept[kind]
 
 

@@ -7,11 +7,12 @@ them by the tokenizer at hand (Lexicon), because another tokenizer may split the
 from __future__ import annotations
 
 
-def _list(text: str) -> tuple[str, ...]:
+def listed(text: str) -> tuple[str, ...]:
+    """The words of a text."""
     return tuple(text.split())
 
 
-NAMES = _list(
+NAMES = listed(
     """Mary John Tom James Robert Michael David William Richard Joseph Thomas Charles Daniel Matthew Anthony
     Mark Steven Paul Andrew Joshua Kevin Brian George Edward Ronald Timothy Jason Ryan Jacob Gary Nicholas
     Eric Stephen Larry Justin Scott Brandon Benjamin Samuel Gregory Frank Alexander Patrick Jack Tyler Aaron
@@ -21,23 +22,23 @@ NAMES = _list(
     Kelly Lauren Martha Hannah"""
 )
 
-PLACES = _list("library museum station market bakery theater airport hotel park beach farm church office")
+PLACES = listed("library museum station market bakery theater airport hotel park beach farm church office")
 
-GIFTS = _list("book letter coat lamp basket camera ticket guitar sandwich flower map hat watch ball picture")
+GIFTS = listed("book letter coat lamp basket camera ticket guitar sandwich flower map hat watch ball picture")
 
-OBJECTS = _list(
+OBJECTS = listed(
     """pencil notebook pen cup plate jug mug puzzle textbook leash necklace bracelet bottle ball envelope
     lighter bowl box bag shirt coat scarf shoe belt ring key phone lamp chair candle basket bucket brush towel
     pillow blanket mirror clock wallet hammer"""
 )
 
-COLOURS = _list(
+COLOURS = listed(
     "red orange yellow green blue purple brown black white pink gray silver gold violet tan olive"
 )
 
 SURFACES = ("table", "desk", "floor")
 
-NO_COUNTRY = _list(
+NO_COUNTRY = listed(
     """bread music paper river water garden weather thunder butter winter silence yesterday breakfast dinner
     laughter sugar"""
 )
