@@ -4,11 +4,11 @@ Data: our own sentences, names, nouns and occupations. Papers: Mathwin et al. 20
 Circuit for Predicting Gendered Pronouns in GPT-2 Small" (names); Vig et al. 2020, "Investigating Gender Bias in
 Language Models Using Causal Mediation Analysis" (arXiv 2004.12265; occupations, EAP-IG's gender bias).
 
-    clean     Once upon a time, there was a little girl named Lily. One day, at the park,     -> " she"
-    corrupt   Once upon a time, there was a little boy named Timmy. One day, at the park,     -> " he"
-    negative  Once upon a time, there was a little robot named Bolt. One day, at the park,
+    clean     Once upon a time, there was a little girl named Lily who loved the park.     -> " She"
+    corrupt   Once upon a time, there was a little boy named Timmy who loved the park.     -> " He"
+    negative  Once upon a time, there was a little robot named Bolt who loved the park.
 
-    NOUN "girl", NAME "Lily", END the last token
+    CHILD "girl", NAME "Lily", END the last token
 
 Words need not be one token: each is exchanged for one of the other gender that has as many. The pronouns are one
 token, and a word that has no twin of its length is left out and counted. In the form `occupation` the gender is what
@@ -34,17 +34,18 @@ def _list(text: str) -> tuple[str, ...]:
 WOMEN_MEN = {
     "NAME": (
         _list(
-            """Lily Mia Anna Sara Lucy Sue Amy Jane Mary Molly Jill Daisy Emma Ella Emily Sarah Susan Lisa Nancy
-            Karen Laura Helen Ruth Rachel Maria Alice Julia Martha Hannah Linda Barbara Jessica Betty Carol"""
+            """Lily Mia Anna Sara Lucy Sue Amy Jane Mary Molly Daisy Emma Ella Emily Sarah Lisa Laura Hannah Julia
+            Maria Linda Martha"""
         ),
         _list(
-            """Timmy Tim Tom Sam Ben Max Jack Bob Billy John James Robert Michael David William Richard Joseph
-            Thomas Charles Daniel Mark Paul Andrew George Edward Jason Ryan Jacob Eric Frank Peter Henry Adam"""
+            """Timmy Tim Tom Sam Ben Max Jack Bob Billy John James Robert David William Richard Thomas Mark Paul
+            George Edward Jason Ryan Jacob Eric Frank Peter Henry Adam"""
         ),
     ),
+    "CHILD": (_list("girl princess sister"), _list("boy prince brother")),
     "NOUN": (
-        _list("girl woman lady mother sister queen princess daughter aunt wife grandma mom"),
-        _list("boy man lord father brother king prince son uncle husband grandpa dad"),
+        _list("girl woman lady mother sister queen princess grandma mom"),
+        _list("boy man lord father brother king prince grandpa dad"),
     ),
     "OCCUPATION": (
         _list(
@@ -55,26 +56,28 @@ WOMEN_MEN = {
         ),
     ),
 }
+PLURALS = {"NAME": "names", "CHILD": "children", "NOUN": "nouns", "OCCUPATION": "occupations"}
 NEUTRAL = {
     "NAME": _list("Bolt Rusty Zip Cog Piston"),
+    "CHILD": _list("robot machine engine"),
     "NOUN": _list("robot machine tree clock river storm"),
     "OCCUPATION": _list("river storm machine engine bridge"),
 }
 PRONOUNS = {"she": "he", "She": "He", "her": "his"}
 FRAMES = {
     "story": (
-        ("Once upon a time, there was a little {NOUN} named {NAME}. One day, at the {place},", "she"),
-        ("Once upon a time, there was a {NOUN} named {NAME} who lived near the {place}.", "She"),
-        ("One day, a {NOUN} named {NAME} went to the {place}.", "She"),
-        ("A {NOUN} named {NAME} saw a big {thing} at the {place}.", "She"),
-        ("There was a {NOUN} named {NAME} who had a {thing}. At the {place}, {NAME2} was very happy because", "she"),
-        ("In a house by the {place} lived a {NOUN} named {NAME}. {NAME2} wanted to play with", "her"),
+        ("Once upon a time, there was a little {CHILD} named {NAME} who loved the {place}.", "She"),
+        ("Once upon a time, there was a little {CHILD} named {NAME}. {NAME2} had a {thing}.", "She"),
+        ("One day, a little {CHILD} named {NAME} went to the {place}.", "She"),
+        ("A little {CHILD} named {NAME} saw a big {thing} at the {place}.", "She"),
+        ("There was a {CHILD} named {NAME} who had a {thing}. At the {place}, {NAME2} was very happy because", "she"),
+        ("In a house by the {place} lived a little {CHILD} named {NAME}. {NAME2} loved to play with", "her"),
     ),
     "noun": (
-        ("Once upon a time, there was a little {NOUN}. One day, at the {place},", "she"),
-        ("Once upon a time, a {NOUN} lived near the {place}.", "She"),
-        ("One day, the {NOUN} went to the {place}. The {NOUN2} was very happy because", "she"),
+        ("Once upon a time, there was a little {NOUN} who loved the {place}.", "She"),
+        ("One day, the {NOUN} went to the {place}.", "She"),
         ("A {NOUN} saw a big {thing} at the {place}.", "She"),
+        ("One day, a {NOUN} had a {thing}. The {NOUN2} was very happy because", "she"),
         ("One day, a {NOUN} lost a {thing} at the {place}. The {NOUN2} was sad because", "she"),
     ),
     "name": (
@@ -82,7 +85,7 @@ FRAMES = {
         ("One day, {NAME} was very happy at the {place} because", "she"),
         ("Then {NAME} saw a big {thing} near the {place}.", "She"),
         ("One day, {NAME} lost a {thing} and was sad because", "she"),
-        ("That morning {NAME} took the {thing} to the {place} because", "she"),
+        ("One day, {NAME} was playing at the {place} with", "her"),
     ),
     "occupation": (
         ("At the {place}, the {OCCUPATION} smiled because", "she"),
@@ -109,7 +112,7 @@ def _twins(lexicon: Lexicon, slot: str) -> tuple[Twins, ...]:
     tokens = {word: lexicon.length(f" {word}", "the") for word in (*women, *men)}
     shared = sorted({tokens[w] for w in women} & {tokens[m] for m in men})
     alone = tuple(word for word, n in tokens.items() if n not in shared)
-    lexicon.rejected[f"{slot.lower()}s without a twin of equal length"] = alone
+    lexicon.rejected[f"{PLURALS[slot]} without a twin of equal length"] = alone
     if not shared:
         raise CircuitError(
             f"For {lexicon.name} no {slot.lower()} of a woman has as many tokens as one of a man. "
@@ -151,7 +154,10 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
     woman = rng.random() < 0.5
     slots = [slot for slot in WOMEN_MEN if f"{{{slot}}}" in template]
     chosen = {slot: _word_and_twin(rng, lexicon, slot, woman) for slot in slots}
-    scene = {"place": rng.choice(PLACES), "thing": rng.choice(THINGS)}
+    scene = {
+        "place": rng.choice(lexicon.of_one_length("places", PLACES)),
+        "thing": rng.choice(lexicon.of_one_length("things", THINGS)),
+    }
     clean, spans = fill(template, scene | _filled({slot: pair[0] for slot, pair in chosen.items()}))
     neutral = {slot: "the robot" if form == "name" else rng.choice(NEUTRAL[slot]) for slot in slots}
     pronouns = (she, PRONOUNS[she]) if woman else (PRONOUNS[she], she)
@@ -173,7 +179,7 @@ TASK = Task(
     paper="Mathwin et al. 2023; Vig et al. 2020, arXiv 2004.12265",
     metric="logit-difference",
     forms={
-        "story": "a girl or boy (or woman, king ...) with a name, in the words of children's stories",
+        "story": "a girl or a boy (or princess ...) with a name, in the words of children's stories",
         "noun": "the noun alone says the gender",
         "name": "the name alone says it, as in Mathwin et al.",
         "occupation": "an occupation that is thought of as a woman's or a man's, as in Vig et al.",

@@ -15,8 +15,9 @@ Data: our own sentences, names and words. Paper: Olsson et al. 2022, "In-context
 
     ANSWER "cy" where the name is first said, PREVIOUS the "Lu" before it, END the last token
 
-The one idea: a name may be of any number of tokens. The prompt stops where its tokens divide, and the answer is the
-next one; clean and corrupt names have equally many tokens. No paper names heads for these sentences.
+The one idea: a name may be of any number of tokens. The prompt stops behind its first token and the answer is the
+second, or stops before it and the answer is the first; clean and corrupt names have equally many tokens. No paper
+names heads for these sentences.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ FRAMES = (
     "One day, a {kind} named {NAME} went to the {place}. {NAME2} saw a {thing}. Then",
     "There was a {kind} named {NAME} who had a {thing}. Every day, {NAME2} went to the {place}. One day,",
 )
-KINDS = _list("child bird cat dog bear frog")
-PLACES = _list("park garden house forest lake shop town zoo")
-THINGS = _list("ball box toy hat car boat cup kite")
+KINDS = _list("child bird cat dog bear frog lion wolf mouse fish")
+PLACES = _list("park garden house forest lake shop town zoo farm hill river beach school")
+THINGS = _list("ball box toy hat car boat cup kite book bag coat doll key")
 
 
 class Piece(NamedTuple):
@@ -107,7 +108,7 @@ def _groups(lexicon: Lexicon, form: str) -> list[list[Piece]]:
     """Pieces that may stand for each other: of names of one length, at one place, at least two different ones."""
     groups: dict[tuple[int, int], list[Piece]] = defaultdict(list)
     for piece in (piece for name in NAMES for piece in _pieces(lexicon, name)):
-        if (piece.place == 0) == (form == "start" or piece.tokens == 1):
+        if piece.place == (0 if form == "start" or piece.tokens == 1 else 1):
             groups[piece.tokens, piece.place].append(piece)
     kept = [group for _, group in sorted(groups.items()) if len({piece.text for piece in group}) > 1]
     usable = {piece.name for group in kept for piece in group}
@@ -130,7 +131,8 @@ def _two_names(rng: random.Random, lexicon: Lexicon, form: str) -> tuple[Piece, 
 def _story(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
     piece, other = _two_names(rng, lexicon, form)
     number = rng.randrange(len(FRAMES))
-    scene = {"kind": rng.choice(KINDS), "place": rng.choice(PLACES), "thing": rng.choice(THINGS)}
+    lists = {"kind": KINDS, "place": PLACES, "thing": THINGS}
+    scene = {slot: rng.choice(lexicon.of_one_length(f"{slot}s", words)) for slot, words in lists.items()}
 
     def told(template: str, name: str, tail: str) -> tuple[str, dict[str, Span]]:
         text, spans = fill(template, scene | {"NAME": name, "NAME2": name})
@@ -202,7 +204,7 @@ TASK = Task(
     paper="Olsson et al. 2022, arXiv 2209.11895",
     metric="logit-difference",
     forms={
-        "story": "a name in a story; where it is several tokens, the prompt ends inside it",
+        "story": "a name in a story; where it is several tokens, the prompt ends behind the first of them",
         "start": "the same, and the answer is always the first token of the name",
         "induction": "random words, and the first of them again: induction proper",
     },
