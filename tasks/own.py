@@ -205,8 +205,9 @@ def _told_by_line(file: str) -> Iterator[None]:
         ]
         where = f"{Path(file).name}, line {lines[-1]}" if lines else Path(file).name
         if isinstance(error, CircuitError):
-            known = str(error).startswith(Path(file).name)
-            raise type(error)(str(error)) if known else CircuitError(f"{where}: {error}") from None
+            if str(error).startswith(Path(file).name):
+                raise
+            raise CircuitError(f"{where}: {error}") from None
         raise CircuitError(
             f"{where}: {type(error).__name__}: {error}. The task's own code raised this; mend it there."
         ) from error
