@@ -83,6 +83,8 @@ def _pieces(lexicon: Lexicon, name: str) -> list[Piece]:
     """The tokens of " name"; none where the lengths of its beginnings do not tell where they divide it."""
     text = f" {name}"
     tokens = lexicon.length(text, "the")
+    if tokens == 1:
+        return [Piece(name, 0, len(text), 0, 1)]
     counts = {0: 0, len(text): tokens}
     for stop in range(1, len(text)):
         first = lexicon.length(text[:stop], "the")
