@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from cli.study.cells import cells
-from cli.study.spec import read_study
+from cli.study.spec_file import read_study
 
 Invoke = Callable[..., Result]
 FILE = '''from tasks.own import pair, task
