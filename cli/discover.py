@@ -12,6 +12,7 @@ from cli.config import use_config
 from cli.evaluate import RECORD, Place, Wanted, evaluated
 from cli.guard import guarded
 from cli.run_source import Loader, folder_beside
+from cli.task_files import TaskFile, named_task, short_name
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery, Plan, Stand
@@ -63,6 +64,7 @@ def discover(
             "ablation)."
         ),
     ] = None,
+    task_file: TaskFile = None,
     method: MethodNames = None,
     set_: Annotated[
         list[str] | None,
@@ -160,6 +162,8 @@ def discover(
 
     [bold]circuit discover --prompts mine.jsonl --model ./my-hf-model[/bold]
 
+    [bold]circuit discover --task-file my_task.py --model gpt2[/bold]
+
     [bold]circuit discover --config configs/ioi.yaml[/bold]
     """
     options = locals()
@@ -228,6 +232,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     from cli.own_prompts import ablations, under_mean
     from cli.prompt_source import draw_prompts, own_prompts
 
+    options = {**options, "task": named_task(options["task"], options["task_file"])}
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
     selection = _selection(**{name: options[name] for name in rules})
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
@@ -240,7 +245,9 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     methods = _configured(names, settings)
     source = find_model(options["model"])
     folder = _output(
-        options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
+        options["output"],
+        options["force"],
+        f"{own.name if own else short_name(options['task'])}-{source.name}",
     )
     evaluation = (
         folder_beside(folder, None, options["force"], "evaluation", RECORD) if options["evaluate"] else None

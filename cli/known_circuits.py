@@ -23,9 +23,11 @@ class Known(NamedTuple):
 def known_circuits(task: Task, model: BridgeModel, form: str, corruption: str) -> Known:
     """Every circuit that is known for these prompts in this model."""
     from circuits.models.builtin_models import card
+    from cli.task_files import source_of
 
     known = Known({}, {}, {})
-    circuit = card(model.name).circuits.get(task.name) if model.builtin else None
+    # A user's own task may have the name of one that the model was built for.
+    circuit = card(model.name).circuits.get(task.name) if model.builtin and not source_of(task) else None
     if circuit and circuit.holds_for(form, corruption):
         source = f"{model.name} card"
         known.heads[source] = circuit.heads

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.guard import guarded
+from cli.task_files import TaskFile, named_task
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -24,24 +25,28 @@ def tasks(
     corruption: Annotated[str | None, typer.Option(help="Which corruption; all if not given.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="How many sample pairs for each corruption.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the samples.")] = 0,
+    task_file: TaskFile = None,
     json: Json = False,
 ) -> None:
-    """List the built-in tasks; or show one: sample prompts, their tokens side by side, what differs.
+    """List the tasks; or show one: sample prompts, their tokens side by side, what differs.
 
     [bold]circuit tasks[/bold]
 
     [bold]circuit tasks ioi --model gpt2[/bold]
 
     [bold]circuit tasks import mine.jsonl[/bold] says what a prompt file holds.
+    [bold]circuit tasks --task-file my_task.py[/bold]
     """
     from tasks import TASKS
+    from tasks.own import tasks_of
 
     if name is None:
-        entries = [TASKS.load(n) for n in TASKS.names()]
+        own = tasks_of(task_file).values() if task_file else None
+        entries = own or [TASKS.load(n) for n in TASKS.names()]
         rows = [{"task": t.name, "what": t.summary, "metric": t.metric, "paper": t.paper} for t in entries]
         _show(rows, json, "Tasks")
         return
-    task = TASKS.load(name)
+    task = TASKS.load(named_task(name, task_file) or name)
     task.choose(form, corruption)
     from circuits.models.bridge import load_model
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuits.errors import CircuitError, UnknownNameError
+from circuits.errors import CircuitError
 from circuits.prompts import PromptPair
 from cli.known_circuits import known_circuits
+from cli.task_files import source_of
 from tasks import TASKS
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Prompts:
     name: the task, or the file's stem. rejected: class of words -> how many the tokenizer split.
     references: source -> heads of a circuit that a paper or the model's card states for this model;
     parsed: whether positions were read off the texts, see tasks.colored_objects.
+    source: the user's file that the task stands in, and its digest.
     direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
     the edges. file: where the user's own come from, make_corrupt: how twins are made that it lacks, dropped: what of
     it is left out, notes: doubts about it.
@@ -47,6 +49,7 @@ class Prompts:
     make_corrupt: str | None = None
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unplaced(self) -> int:
@@ -72,8 +75,8 @@ def own_prompts(
             "Give either a task or --prompts FILE"
             + (", not both." if task else f". Tasks: {', '.join(TASKS.names())}.")
         )
-    if task is not None and task not in TASKS.names():
-        raise UnknownNameError("task", task, TASKS.names())
+    if task is not None:
+        TASKS.require(task)
     if prompts is None:
         for name, value in (("prompts", corrupt), ("column", column)):
             if value is not None:
@@ -121,7 +124,7 @@ def sample_task(
     )
     rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
     known = known_circuits(task, model, form, corruption)
-    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, *known)
+    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, *known, source=source_of(task))
 
 
 def lexicon_of(model: BridgeModel) -> Lexicon:

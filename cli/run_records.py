@@ -70,6 +70,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
     return {
         "config": {
             "task": drawn.name,
+            **({"task_file": dict(drawn.source)} if drawn.source else {}),
             "form": drawn.form,
             "corruption": drawn.corruption,
             "model": found.model,

@@ -45,13 +45,11 @@ def methods_of(run: RunFolder, wanted: list[str] | None) -> tuple[str, ...]:
 
 
 def known_tasks(names: list[str]) -> tuple[str, ...]:
-    """The names, each once. Raises UnknownNameError for what is no task."""
-    from circuits.errors import UnknownNameError
+    """The names, each once. Raises UnknownNameError for what is no task, CircuitError for a bad task file."""
     from tasks import TASKS
 
     for name in names:
-        if name not in TASKS.names():
-            raise UnknownNameError("task", name, TASKS.names())
+        TASKS.require(name)
     return tuple(dict.fromkeys(names))
 
 
@@ -140,5 +138,6 @@ def drawn_prompts(
         raise PromptError(
             f"All prompts of {name} were discovered on. Choose another --seed, or more --pairs."
         )
-    names = tuple(f"{name}, prompt {i + 1}" for i in range(len(new)))
-    return PromptSet(name, new, names, drawn.metric, f"prompts of {name} ({drawn.form}, {drawn.corruption})")
+    told = f"prompts of {drawn.name} ({drawn.form}, {drawn.corruption})"
+    names = tuple(f"{drawn.name}, prompt {i + 1}" for i in range(len(new)))
+    return PromptSet(drawn.name, new, names, drawn.metric, told)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def show_task(task: Task, samples: list[dict[str, Any]], model: str) -> None:
     """What the task is, its forms and corruptions, and a few pairs of each corruption."""
-    say(f"{task.name}: {task.summary} ({task.paper})")
+    say(f"{task.name}: {task.summary}" + (f" ({task.paper})" if task.paper else ""))
     say(f"metric: {task.metric}")
     for kind, entries in (("form", task.forms), ("corruption", task.corruptions)):
         for n, (name, what) in enumerate(entries.items()):

@@ -69,6 +69,18 @@ class Lexicon:
             )
         return self.kept[kind]
 
+    def of_one_length(self, kind: str, words: Sequence[str], *, after: str = "the") -> tuple[str, ...]:
+        """The words of the commonest number of tokens, so that a sentence with any of them has one layout.
+
+        The same `kind` must always name the same list: it is filtered once.
+        """
+        if kind not in self.kept:
+            lengths = [self.length(f" {word}", after) for word in words]
+            common = max(lengths, key=lambda n: (lengths.count(n), -n))
+            self.kept[kind] = tuple(w for w, n in zip(words, lengths, strict=True) if n == common)
+            self.rejected[kind] = tuple(w for w, n in zip(words, lengths, strict=True) if n != common)
+        return self.kept[kind]
+
 
 Generator = Callable[[random.Random, Lexicon, str, str], PromptPair]
 """(random, lexicon, form, corruption) -> one pair; the same random state gives the same pair."""

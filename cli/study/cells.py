@@ -15,6 +15,7 @@ from typing import Any
 from circuits.errors import CircuitError
 from cli.run_records import LIBRARIES
 from cli.study.spec import AXES, RULES, Axis, Matrix, Study, Where
+from tasks.own import split_form, split_reference
 
 NO_MATTER = ("device", "memory", "batch_size")
 """Options that change where and in what portions the work is done, and no figure."""
@@ -46,14 +47,14 @@ class Cell:
     @property
     def name(self) -> str:
         """For people and folders: ioi-plain-4l-sae-0."""
-        return f"{self.task.replace('/', '-')}-{Path(self.model).name}-{self.method}-{self.seed}"
+        return f"{_file_name(self.task)}-{Path(self.model).name}-{self.method}-{self.seed}"
 
     def discover_options(self) -> dict[str, Any]:
         """Everything that `circuit discover` takes, but where the run goes."""
         from cli.discover import discover
 
         defaults = {p.name: p.default for p in inspect.signature(discover).parameters.values()}
-        task, _, form = self.task.partition("/")
+        task, form = split_form(self.task)
         axes = {"task": task, "form": form or None, "model": self.model, "method": [self.method]}
         if "prompts" in self.options:
             axes |= {"task": None, "form": None}
@@ -67,8 +68,18 @@ class Cell:
             if name not in NO_MATTER
         }
         place = {name: value for name, value in self.place.items() if name != "model"}
+        if file := split_reference(split_form(self.task)[0]):
+            place["task"] = [_content(file[0]), file[1], split_form(self.task)[1]]
         facts = [place, matters, weights, {name: version(name) for name in LIBRARIES}]
         return digest(facts)
+
+
+def _file_name(task: str) -> str:
+    """The task as a part of a folder's name: ioi-plain, my_task-capitals."""
+    name, form = split_form(task)
+    file = split_reference(name)
+    parts = (file[0].stem, file[1], form) if file else (name, form)
+    return "-".join(part for part in parts if part)
 
 
 def _content(file: Path) -> str:

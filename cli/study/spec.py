@@ -46,15 +46,18 @@ OR_ONE = (BeforeValidator(listed), _OrOne())
 
 
 def _known_task(name: str, info: ValidationInfo) -> str:
-    """A built-in task, with a form or without, or a file of `matrix.prompts` by its stem."""
+    """A task, with a form or without; one of a user's file, my_task.py; or a file of `matrix.prompts` by its stem."""
     from tasks import TASKS
+    from tasks.own import split_form
 
     own = tuple(info.context or ())
-    task, _, form = name.partition("/")
+    task, form = split_form(name)
     if name in own:
         return name
-    if task not in TASKS.names():
-        raise ValueError(str(UnknownNameError("task", task, (*TASKS.names(), *own))))
+    try:
+        TASKS.require(task, own)
+    except CircuitError as problem:
+        raise ValueError(str(problem)) from None
     if form and form not in TASKS.load(task).forms:
         raise ValueError(str(UnknownNameError(f"form of {task}", form, TASKS.load(task).forms)))
     return name

@@ -26,7 +26,7 @@ def _task(name: str) -> Task:
 
 
 def test_tasks_are_found_without_their_data_modules():
-    assert {"arithmetic", "colored-objects", "factual-recall", "ioi"} <= set(TASKS.names())
+    assert {"arithmetic", "colored-objects", "factual-recall", "ioi", "name-copying"} <= set(TASKS.names())
     assert not {"task", "words", "facts", "templates", "held-out"} & set(TASKS.names())
 
 
