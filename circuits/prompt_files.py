@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from circuits.errors import PromptError
-from circuits.prompts import PromptPair
+from circuits.prompts import PromptPair, Scoring
 
 SHOWN = 10
 
@@ -45,6 +45,7 @@ class PromptLine(BaseModel):
     negative: str = ""
     template: str = ""
     key: str = ""
+    scoring: Scoring = "one-token"
 
     @model_validator(mode="after")
     def _spans_lie_in_clean(self) -> PromptLine:
@@ -64,7 +65,7 @@ class PromptLine(BaseModel):
         spans = {name: self._span(where) for name, where in self.positions.items()}
         return PromptPair(
             self.clean, self.corrupt, tuple(self.answers), tuple(self.distractors), spans, self.negative,
-            self.template, self.key,
+            self.template, self.key, self.scoring,
         )  # fmt: skip
 
     def _span(self, where: tuple[int, int] | str) -> tuple[int, int]:

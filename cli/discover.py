@@ -71,7 +71,16 @@ def discover(
             min=2, help="Patch exactly on at most N prompts; a cheap guess on all of them fills in."
         ),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="logit-difference, probability-difference or log-probability-difference."),
+    ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            help="one-token (the default), first-token, or whole-string: the log-probability of all its tokens."
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Select scores of at least this share of the largest.")
@@ -211,6 +220,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
+    from cli.answers import methods_for, metric_for, scored, scoring_named
     from cli.prompt_source import draw_prompts, own_prompts
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
@@ -218,7 +228,9 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     memory = None if options["memory"] is None else parse_bytes(options["memory"])
     own = own_prompts(options["task"], options["prompts"], options["corrupt_prompts"])
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
-    methods = _configured(options["method"] or list(CORE_METHODS), settings)
+    scoring = scoring_named(options["answers"])
+    own = scored(own, scoring)
+    methods = _configured(methods_for(scoring, own, options["method"], CORE_METHODS), settings)
     source = find_model(options["model"])
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
@@ -235,11 +247,11 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     model = (load or load_model)(source, **where, prepend_bos=options["bos"], memory=memory)
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
-    drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
+    drawn = draw_prompts(model, options["task"], own, n=options["pairs"], scoring=scoring, **kind)
     _warn_of_prompts(model, drawn)
     plan = Plan(
         methods,
-        options["metric"] or drawn.metric,
+        metric_for(drawn.pairs, options["metric"], drawn.metric),
         selection,
         options["seed"],
         options["batch_size"],
