@@ -44,27 +44,26 @@ def scorings(pairs: Sequence[PromptPair]) -> tuple[Scoring, ...]:
     return tuple(name for name in get_args(Scoring) if any(pair.scoring == name for pair in pairs))
 
 
-def methods_for(
-    scoring: Scoring | None, own: Prompts | None, asked: list[str] | None, core: Sequence[str]
-) -> list[str]:
+def whole(scoring: Scoring | None, own: Prompts | None) -> bool:
+    """Whether whole strings are scored, as the option or the user's file says."""
+    return scoring == "whole-string" or (own is not None and "whole-string" in scorings(own.pairs))
+
+
+def methods_for(strings: bool, asked: list[str] | None, core: Sequence[str]) -> list[str]:
     """The methods that are asked for, or those of the core that can read such answers."""
-    if not (scoring == "whole-string" or (own and "whole-string" in scorings(own.pairs))):
-        return asked or list(core)
-    if asked and READS_LOGITS in asked:
+    if strings and asked and READS_LOGITS in asked:
         raise CircuitError(
             f"{READS_LOGITS} splits the logits of single tokens, and log-probabilities of whole strings are no sum "
             "of such parts. Leave it out, or use --answers first-token."
         )
-    return asked or [name for name in core if name != READS_LOGITS]
+    return asked or [name for name in core if not strings or name != READS_LOGITS]
 
 
-def metric_for(pairs: Sequence[PromptPair], asked: str | None, default: str) -> str:
-    """The metric: that of whole strings where any pair is scored so. Raises CircuitError for another."""
-    if "whole-string" not in scorings(pairs):
-        return asked or default
-    if asked not in (None, OF_STRINGS):
+def metric_for(strings: bool, asked: str | None) -> str | None:
+    """The metric that is asked for, or that of whole strings; None for the task's own."""
+    if strings and asked not in (None, OF_STRINGS):
         raise CircuitError(
             f"--metric {asked} reads single tokens, and these answers are scored as whole strings, which take "
             f"{OF_STRINGS}. Leave --metric out, or use --answers first-token."
         )
-    return OF_STRINGS
+    return OF_STRINGS if strings else asked

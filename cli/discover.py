@@ -220,7 +220,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
-    from cli.answers import methods_for, metric_for, scored, scoring_named
+    from cli.answers import methods_for, metric_for, scored, scoring_named, whole
     from cli.prompt_source import draw_prompts, own_prompts
 
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
@@ -230,7 +230,9 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
     scoring = scoring_named(options["answers"])
     own = scored(own, scoring)
-    methods = _configured(methods_for(scoring, own, options["method"], CORE_METHODS), settings)
+    strings = whole(scoring, own)
+    metric = metric_for(strings, options["metric"])
+    methods = _configured(methods_for(strings, options["method"], CORE_METHODS), settings)
     source = find_model(options["model"])
     folder = _output(
         options["output"], options["force"], f"{own.name if own else options['task']}-{source.name}"
@@ -251,7 +253,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     _warn_of_prompts(model, drawn)
     plan = Plan(
         methods,
-        metric_for(drawn.pairs, options["metric"], drawn.metric),
+        metric or drawn.metric,
         selection,
         options["seed"],
         options["batch_size"],

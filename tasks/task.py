@@ -21,7 +21,7 @@ class Lexicon:
     n_tokens(text, after): how many tokens `text` adds when it stands behind `after`.
     scoring: what of an answer counts; unless it is its one token, answers may be longer.
     fault: what of a pair the tokenizer cannot align or score, "" where it can; where it joins words with their
-    neighbours, the words alone do not tell. faults: of the pairs that were left out for one.
+    neighbours, the words alone do not tell. faults: (clean, corrupt) of those that were left out for one -> it.
     rejected: class of words -> words that were left out, in the order of their lists.
     """
 
@@ -29,7 +29,7 @@ class Lexicon:
     name: str = "this tokenizer"
     scoring: Scoring = "one-token"
     fault: Callable[[PromptPair], str] = lambda pair: ""
-    faults: list[str] = field(default_factory=list)
+    faults: dict[tuple[str, str], str] = field(default_factory=dict)
     rejected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -47,15 +47,17 @@ class Lexicon:
         return {kind: len(words) for kind, words in self.rejected.items()} | pairs
 
     def fits(self, pair: PromptPair) -> bool:
-        """Whether the tokenizer can align and score the pair; its fault is kept where it cannot."""
-        if fault := self.fault(pair):
-            self.faults.append(fault)
-        return not fault
+        """Whether the tokenizer can align and score the pair; asked once where it cannot."""
+        texts = pair.clean, pair.corrupt
+        if texts not in self.faults and (fault := self.fault(pair)):
+            self.faults[texts] = fault
+        return texts not in self.faults
 
     @property
     def why(self) -> str:
         """What was wrong with the first pair that did not fit, as a sentence; empty where all did."""
-        return f"{len(self.faults)} that were drawn do not fit: {self.faults[0]} " if self.faults else ""
+        first = next(iter(self.faults.values()), "")
+        return f"{len(self.faults)} that were drawn do not fit: {first} " if first else ""
 
     def single(
         self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " ", least: int = 2

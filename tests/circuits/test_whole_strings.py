@@ -39,7 +39,7 @@ PAIRS = tuple(replace(pair, positions={"S2": (s := pair.clean.rindex("John"), s 
 STRINGS = tuple(replace(pair, scoring="whole-string") for pair in PAIRS)
 
 
-@pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-llama"])
+@pytest.fixture(scope="module", params=["tiny-gpt2", pytest.param("tiny-llama", marks=pytest.mark.slow)])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -143,7 +143,7 @@ def test_the_model_itself_says_what_transformers_says(model: BridgeModel, alone:
 
 def test_a_patch_changes_whole_strings_as_hooks_by_hand_do(model: BridgeModel, alone: Hooked) -> None:
     scores, unpatched = _scores(model, "activation-patching"), np.array(_values(model, alone))
-    for component in ("a0.h1", "a1.h3", "a2.h0", "m1"):
+    for component in ("a0.h1", "a2.h0", "m1"):
         column = scores.components.index(component)
         expected = unpatched - _values(model, alone, component)
         np.testing.assert_allclose(scores.samples[:, column], expected, atol=1e-4)
@@ -153,12 +153,12 @@ def test_a_patch_changes_whole_strings_as_hooks_by_hand_do(model: BridgeModel, a
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("activation-patching", {"positions": "named", "direction": "denoising"}),
-        ("activation-patching", {"budget": 3, "guess": "relevance"}),
+        ("activation-patching", {"budget": 3}),
         ("attribution-patching", {"positions": "named"}),
         ("path-patching", {}),
         ("acdc", {"threshold": 0.5}),
-        ("sae", {"trials": 1, "epochs": 2}),
+        pytest.param("activation-patching", {"positions": "named"}, marks=pytest.mark.slow),
+        pytest.param("sae", {"trials": 1, "epochs": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_what_a_batch_holds_changes_no_score(
