@@ -121,14 +121,13 @@ def concatenate(parts: Sequence[Outcome], dim: int) -> Outcome:
 def in_prompt_order(batches: Sequence[Batch], parts: Sequence[Outcome]) -> Outcome:
     """Outcomes of all batches joined, prompts in the order of the prompt set."""
     rows = concatenate(parts, dim=1)
-    metric = by_prompt(batches, rows.metric)
     if any(batch.has_strings for batch in batches):
-        return _of_strings(batches, rows, metric)
+        return _of_strings(batches, rows)
     order = torch.argsort(torch.tensor([i for batch in batches for i in batch.index]))
-    return replace(reordered(rows, (slice(None), order)), metric=metric)
+    return reordered(rows, (slice(None), order))
 
 
-def _of_strings(batches: Sequence[Batch], rows: Outcome, metric: Float[Tensor, "row prompt"]) -> Outcome:
+def _of_strings(batches: Sequence[Batch], rows: Outcome) -> Outcome:
     """A string's log-probability is the sum of its rows'; it is what the model says where each token is its first."""
     places: dict[int, dict[int | None, list[int]]] = defaultdict(lambda: defaultdict(list))
     pairs = [pair for batch in batches for pair in batch.pairs]
@@ -150,6 +149,7 @@ def _of_strings(batches: Sequence[Batch], rows: Outcome, metric: Float[Tensor, "
         prefers.append(answers.amax(0) > others.amax(0))
         if rows.correct is not None:
             says.append(torch.stack([v.all(1) for v in columns(rows.correct, strings, True)]).any(0))
+    metric = by_prompt(batches, rows.metric)
     return Outcome(metric, torch.stack(prefers, 1), torch.stack(says, 1) if says else None)
 
 
