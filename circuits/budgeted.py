@@ -55,7 +55,7 @@ def score_on_budget(
 
     def exact(prompts: Sequence[int], columns: Sequence[int]) -> Float[np.ndarray, "prompt component"]:
         asked, names = set(prompts), [components[column] for column in columns]
-        found = np.empty((len(prompts), len(columns)))
+        found = np.zeros((len(prompts), len(columns)))
         place = {prompt: row for row, prompt in enumerate(prompts)}
         for batch in problem.batches:
             some = batch.where(lambda index: index in asked)
@@ -63,13 +63,14 @@ def score_on_budget(
                 continue
             run, readout = base_run(model, *swapped(some)), Readout(some, problem.metric)
             unpatched = run.unpatched(readout).metric
-            rows = [place[index] for index in some.index]
+            rows, weights = [place[index] for index in some.index], np.array(some.weights)[:, None]
             done = 0
             for _, layer in groupby(names, key=lambda name: model.graph.node(name).layer):
                 effects = (
                     run.measure(all_but_one(model.graph, of := tuple(layer)), readout).metric - unpatched
                 )
-                found[rows, done : done + len(of)] = sign * effects.T.double().numpy()
+                changed = sign * effects.T.double().numpy() * weights
+                np.add.at(found[:, done : done + len(of)], np.array(rows), changed)
                 done += len(of)
         problem.progress("exact patching on a budget", len(prompts), len(prompts))
         return found

@@ -54,7 +54,8 @@ def mean_donor(model: Model, batches: Sequence[Batch]) -> Donor:
     mean embedding, as what `Site("input", 0)` carries, for edges that leave it.
 
     The mean is over the clean and the corrupt prompts of `batches`, so that neither behaviour is favoured; past
-    the longest of them the last position's mean is used. Two forward passes a batch.
+    the longest of them the last position's mean is used. Where answers are whole strings every row counts, so a
+    prompt as often as its strings have tokens. Two forward passes a batch.
     """
     longest = max(batch.clean.shape[1] for batch in batches)
     sites = (Site("input", 0), *component_sites(model.graph))

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from circuits.attribution import BACK, prompt_bytes
-from circuits.batches import Batch
+from circuits.batches import Batch, n_prompts
 from circuits.donors import first_difference
 from circuits.edge_scores import edge_scores
 from circuits.engine.footprint import Footprint
@@ -75,10 +75,14 @@ def prompt_matrices(
     effects: (weights, some prompts, rows of them that memory holds, bytes) -> how the metric changes by each edge.
     n_runs: how many runs of a prompt go side by side.
     """
-    done, n_prompts, room = 0, sum(len(batch) for batch in problem.batches), _room(model)
-    found = np.empty((n_prompts, len(model.graph.sources), len(model.graph.readers)), np.float32)
+    done, n_rows, room = 0, sum(len(batch) for batch in problem.batches), _room(model)
+    found = np.zeros(
+        (n_prompts(problem.batches), len(model.graph.sources), len(model.graph.readers)), np.float32
+    )
     # Prompts that are judged elsewhere have left gaps.
-    place = {index: i for i, index in enumerate(sorted(i for batch in problem.batches for i in batch.index))}
+    place = {
+        index: i for i, index in enumerate(sorted({i for batch in problem.batches for i in batch.index}))
+    }
 
     def of_batch(batch: Batch) -> None:
         length = batch.clean.shape[1]
@@ -89,9 +93,10 @@ def prompt_matrices(
             nonlocal done
             some = batch.of_rows(range(len(batch))[part])
             effect = effects(weights, some, max(1, room // (each * len(some))), room)
-            found[[place[index] for index in some.index]] = effect.cpu().numpy()
+            for index, weight, matrix in zip(some.index, some.weights, effect.cpu().numpy(), strict=True):
+                found[place[index]] += weight * matrix
             done += len(some)
-            problem.progress(what, done, n_prompts)
+            problem.progress(what, done, n_rows)
 
         in_chunks(len(batch), _prompts_at_once(model, length, n_runs), work)
 

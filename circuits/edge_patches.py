@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, by_prompt
 from circuits.donors import Donor
 from circuits.engine.cuts import Cut, cut_masks
 from circuits.engine.edges import EdgeRun
@@ -99,7 +99,6 @@ class EdgeBench:
             Readout(batch, Closeness(_own_logits(run)) if closeness else problem.metric)
             for run, batch in zip(self.runs, problem.batches, strict=True)
         ]
-        self.order = np.argsort([i for batch in problem.batches for i in batch.index])
 
     def unpatched(self) -> Float[np.ndarray, "prompt"]:
         """With nothing cut."""
@@ -112,7 +111,7 @@ class EdgeBench:
         for run, readout in zip(self.runs, self.readouts, strict=True):
             parts.append(run.measure(cut, readout).metric)
             require_finite(self.model, self.what, parts[-1], readout.batch)
-        return np.asarray(torch.cat(parts, 1).double().numpy()[:, self.order])
+        return np.asarray(by_prompt(self.batches, torch.cat(parts, 1)).double().numpy())
 
 
 def require_finite(model: Model, what: str, metric: Float[Tensor, "row prompt"], batch: Batch) -> None:

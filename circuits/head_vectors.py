@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, TokenPair
 from circuits.model import Model, Site
 from circuits.work import Work, total, whole_passes
 
@@ -85,8 +85,11 @@ def collect(model: Model, batches: Sequence[Batch], position: Position) -> HeadV
 
 
 def _prompts(batches: Sequence[Batch]) -> list[tuple[int, ...]]:
-    """Positives, then negatives."""
-    by_index = {i: pair for batch in batches for i, pair in zip(batch.index, batch.pairs, strict=True)}
+    """Positives, then negatives; of a pair of several rows the first, which is the prompt without any answer."""
+    by_index: dict[int, TokenPair] = {}
+    for batch in batches:  # shortest first
+        for i, pair in zip(batch.index, batch.pairs, strict=True):
+            by_index.setdefault(i, pair)
     pairs = [by_index[i] for i in sorted(by_index)]
     return [pair.clean for pair in pairs] + [pair.negative for pair in pairs]
 

@@ -21,7 +21,7 @@ Metric = Callable[[Float[Tensor, "*rows batch vocab"], Tokens, Tokens], Float[Te
 
 def _pooled(values: Float[Tensor, "*rows batch vocab"], tokens: Tokens, how: Callable[..., Tensor]) -> Tensor:
     if len({len(ids) for ids in tokens}) == 1:
-        index = torch.tensor(list(map(list, tokens)), device=values.device)
+        index = torch.tensor(list(map(list, tokens)), dtype=torch.long, device=values.device)
         return how(values.gather(-1, index.expand(*values.shape[:-1], -1)), dim=-1)
     return torch.stack(
         [how(values[..., row, list(ids)], dim=-1) for row, ids in enumerate(tokens)],
@@ -44,11 +44,31 @@ def probability_difference(
     return _pooled(probabilities, answers, torch.sum) - _pooled(probabilities, distractors, torch.sum)
 
 
+def log_probability_difference(
+    logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
+) -> Float[Tensor, "*rows batch"]:
+    """Mean log-probability of the answers minus that of the distractors, in nats; a side that is empty counts 0.
+
+    With answers and distractors of one token it is their logit difference.
+    """
+    values = logits.log_softmax(-1)
+    return _pooled(values, answers, _mean_or_zero) - _pooled(values, distractors, _mean_or_zero)
+
+
+def _mean_or_zero(values: Tensor, dim: int) -> Tensor:
+    return values.mean(dim) if values.shape[dim] else values.sum(dim)
+
+
+def _best(values: Tensor, dim: int) -> Tensor:
+    """The largest; minus infinity of none."""
+    return values.amax(dim) if values.shape[dim] else values.sum(dim) - torch.inf
+
+
 def preferred(
     logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
 ) -> Bool[Tensor, "*rows batch"]:
     """Whether the best answer has a higher logit than every distractor."""
-    return _pooled(logits, answers, torch.amax) > _pooled(logits, distractors, torch.amax)
+    return _pooled(logits, answers, _best) > _pooled(logits, distractors, _best)
 
 
 def correct(logits: Float[Tensor, "*rows batch vocab"], answers: Tokens) -> Bool[Tensor, "*rows batch"]:
@@ -81,7 +101,11 @@ class Closeness:
 METRICS: dict[str, Metric] = {
     "logit-difference": logit_difference,
     "probability-difference": probability_difference,
+    "log-probability-difference": log_probability_difference,
 }
+
+READS_SINGLE_TOKENS: frozenset[Metric] = frozenset({logit_difference, probability_difference})
+"""Metrics that are no sum over the tokens of a string."""
 
 READS_ANSWERS_ALONE: frozenset[Metric] = frozenset({logit_difference})
 """Metrics that are the same where the rest of the vocabulary is left out."""

@@ -91,14 +91,31 @@ class Unembedding:
 
 
 @runtime_checkable
-class Model(Protocol):
+class Reader(Protocol):
+    """How a model reads texts: its tokenizer, with what stands before every prompt."""
+
+    @property
+    def name(self) -> str: ...
+
+    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of `text` (beginning-of-sequence token included where the model wants one) and, for
+        each, its character span in `text` ((0, 0) for special tokens). Raises PromptError for a text that
+        is longer than the model's context."""
+
+    def token_string(self, token: int) -> str:
+        """How the vocabulary spells a token."""
+
+    def is_unknown(self, token: int) -> bool:
+        """Whether the token stands for words that the vocabulary lacks."""
+
+
+@runtime_checkable
+class Model(Reader, Protocol):
     """A decoder-only language model, in eval mode.
 
     device: where all that comes out of it lies, also where the model itself is spread over several.
     """
 
-    @property
-    def name(self) -> str: ...
     @property
     def graph(self) -> Graph: ...
     @property
@@ -118,17 +135,6 @@ class Model(Protocol):
     @property
     def memory(self) -> int:
         """Bytes that work above the model may use at once."""
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of `text` (beginning-of-sequence token included where the model wants one) and, for
-        each, its character span in `text` ((0, 0) for special tokens). Raises PromptError for a text that
-        is longer than the model's context."""
-
-    def token_string(self, token: int) -> str:
-        """How the vocabulary spells a token."""
-
-    def is_unknown(self, token: int) -> bool:
-        """Whether the token stands for words that the vocabulary lacks."""
 
     def run(
         self,

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, by_prompt
 from circuits.donors import Donor, mean_donor, resample_donor, zero_donor
 from circuits.graph import Graph
 from circuits.methods.method import Options, Problem
@@ -138,7 +138,7 @@ def sweep(
     total = n_names * sum(1 + sum(1 for _ in places(b, options.positions)) for b in problem.batches)
     everywhere: list[Tensor] = []
     sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
+    counts: dict[str, set[int]] = {}
     done = 0
     for batch in problem.batches:
         changes = begin(batch)
@@ -147,14 +147,15 @@ def sweep(
         problem.progress(what, done, total)
         for label, where in places(batch, options.positions):
             rows = where.any(1).cpu()
-            effect = options.sign * changes(where).cpu()
+            effect = options.sign * changes(where).cpu() * torch.tensor(batch.weights)
             sums[label] = sums.get(label, 0.0) + effect[..., rows].sum(-1).numpy()
-            counts[label] = counts.get(label, 0) + int(rows.sum())
+            counts.setdefault(label, set()).update(
+                i for i, there in zip(batch.index, rows.tolist(), strict=True) if there
+            )
             done += n_names
             problem.progress(what, done, total)
-    order = np.argsort([i for batch in problem.batches for i in batch.index])
-    samples = torch.cat(everywhere, -1)[..., order].transpose(-1, -2).double().numpy()
-    return Effects(samples, {label: sums[label] / counts[label] for label in sums})
+    samples = by_prompt(problem.batches, torch.cat(everywhere, -1)).transpose(-1, -2).double().numpy()
+    return Effects(samples, {label: sums[label] / len(counts[label]) for label in sums})
 
 
 def places(batch: Batch, positions: str) -> Iterator[tuple[str, Bool[Tensor, "prompt pos"]]]:

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from circuits.batches import Batch, first_prompts
+from circuits.batches import Batch, first_prompts, n_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
@@ -146,8 +146,8 @@ def _prompts_ahead(found_on: Sequence[Batch], judged_on: Sequence[Batch]) -> Pro
         Counter(each) for each in ([len(p.clean) for p in pairs], [p.first_difference for p in pairs])
     )
     return PromptsAhead(
-        discovery=sum(map(len, found_on)),
-        judged=sum(map(len, judged_on)),
+        discovery=n_prompts(found_on),
+        judged=n_prompts(judged_on),
         tokens=sum(length * n for length, n in lengths.items()),
         lengths=dict(sorted(lengths.items())),
         first_differences=dict(sorted(differences.items())),
@@ -180,7 +180,7 @@ def _jobs(
     workloads: Sequence[Workload | None],
 ) -> Iterator[_Job]:
     """The stages of a discovery, in its order."""
-    values = np.random.default_rng(0).random(sum(map(len, judged_on)))
+    values = np.random.default_rng(0).random(n_prompts(judged_on))
 
     def interval() -> object:
         return mean_estimate(values, 0)
@@ -336,7 +336,7 @@ def _usual_circuit(played: tuple[str, ...], plan: Plan) -> Circuit:
 def _selecting(at: _Ahead, plan: Plan, method: str) -> _Job:
     name, rule, few = f"{method}: selection", plan.selection.rule, at.first(SELECTION_PROMPTS)
     if rule == "significance":
-        samples = np.random.default_rng(0).normal(size=(sum(map(len, at.batches)), len(at.played)))
+        samples = np.random.default_rng(0).normal(size=(n_prompts(at.batches), len(at.played)))
         times = n_permutations(len(at.played), plan.selection.alpha) / REHEARSED_PERMUTATIONS
         flips = Rehearsal(lambda: sign_flip_pvalues(samples, permutations=REHEARSED_PERMUTATIONS), times)
         return _Job(name, Work(), (flips,))

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+Scoring = Literal["one-token", "first-token", "whole-string"]
+"""What of an answer counts: the one token that it is, its first token, or the log-probability of all of it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class PromptPair:
     template: the frame that the words were put in, for strata and for halves by template.
     key: what makes the pair new to a model: `circuit train` holds out pairs by key
         (a pair of names, a problem of arithmetic). Empty for a user's own prompts.
+    scoring: how answers and distractors are read.
     """
 
     clean: str
@@ -33,3 +38,4 @@ class PromptPair:
     negative: str = ""
     template: str = ""
     key: str = ""
+    scoring: Scoring = "one-token"

@@ -6,6 +6,7 @@ the metric, or the question whether the answer is the most likely token of all, 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,9 +15,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, by_prompt
 from circuits.engine.weights import Weights
-from circuits.metrics import READS_ANSWERS_ALONE, Closeness, Metric, Tokens, correct, preferred
+from circuits.errors import CircuitError
+from circuits.metrics import (
+    READS_ANSWERS_ALONE,
+    READS_SINGLE_TOKENS,
+    Closeness,
+    Metric,
+    Tokens,
+    correct,
+    preferred,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,13 @@ class Readout:
     batch: Batch
     metric: Metric
     accuracy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric in READS_SINGLE_TOKENS and self.batch.has_strings:
+            raise CircuitError(
+                "Answers that are scored as whole strings take the metric log-probability-difference: logits of "
+                "several tokens do not add up to one number. Use it, or --answers first-token."
+            )
 
     @property
     def reads_vocabulary(self) -> bool:
@@ -103,8 +120,37 @@ def concatenate(parts: Sequence[Outcome], dim: int) -> Outcome:
 
 def in_prompt_order(batches: Sequence[Batch], parts: Sequence[Outcome]) -> Outcome:
     """Outcomes of all batches joined, prompts in the order of the prompt set."""
+    rows = concatenate(parts, dim=1)
+    if any(batch.has_strings for batch in batches):
+        return _of_strings(batches, rows)
     order = torch.argsort(torch.tensor([i for batch in batches for i in batch.index]))
-    return reordered(concatenate(parts, dim=1), (slice(None), order))
+    return reordered(rows, (slice(None), order))
+
+
+def _of_strings(batches: Sequence[Batch], rows: Outcome) -> Outcome:
+    """A string's log-probability is the sum of its rows'; it is what the model says where each token is its first."""
+    places: dict[int, dict[int | None, list[int]]] = defaultdict(lambda: defaultdict(list))
+    pairs = [pair for batch in batches for pair in batch.pairs]
+    index = [i for batch in batches for i in batch.index]
+    for row, (i, pair) in enumerate(zip(index, pairs, strict=True)):
+        places[i][pair.string].append(row)
+
+    def columns(values: Tensor, strings: dict[int | None, list[int]], right: bool) -> list[Tensor]:
+        return [values[:, some] for some in strings.values() if bool(pairs[some[0]].answers) == right]
+
+    prefers, says = [], []
+    for _, strings in sorted(places.items()):
+        if None in strings:  # a pair of single tokens among those of strings
+            prefers.append(rows.preferred[:, strings[None][0]])
+            says += [] if rows.correct is None else [rows.correct[:, strings[None][0]]]
+            continue
+        answers = torch.stack([v.sum(1) for v in columns(rows.metric, strings, True)])
+        others = torch.stack([-v.sum(1) for v in columns(rows.metric, strings, False)])
+        prefers.append(answers.amax(0) > others.amax(0))
+        if rows.correct is not None:
+            says.append(torch.stack([v.all(1) for v in columns(rows.correct, strings, True)]).any(0))
+    metric = by_prompt(batches, rows.metric)
+    return Outcome(metric, torch.stack(prefers, 1), torch.stack(says, 1) if says else None)
 
 
 def reordered(outcome: Outcome, index: tuple[slice | Tensor, ...]) -> Outcome:

@@ -87,7 +87,16 @@ def discover(
             min=2, help="Patch exactly on at most N prompts; a cheap guess on all of them fills in."
         ),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="logit-difference or probability-difference.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="logit-difference, probability-difference or log-probability-difference."),
+    ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            help="one-token (the default), first-token, or whole-string: the log-probability of all its tokens."
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Select the N largest scores.")] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Select scores of at least this share of the largest.")
@@ -229,6 +238,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     """
     from circuits.memory import parse_bytes
     from circuits.models.source import find_model
+    from cli.answers import methods_for, metric_for, scored, scoring_named, whole
     from cli.own_prompts import ablations, under_mean
     from cli.prompt_source import draw_prompts, own_prompts
 
@@ -239,7 +249,11 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     files = ("prompts", "corrupt_prompts", "corrupt_column", "make_corrupt")
     own = own_prompts(options["task"], *(options[name] for name in files))
     settings = [*(options["set_"] or []), *_budget(options["budget"], options["method"])]
-    names = options["method"] or list(CORE_METHODS)
+    scoring = scoring_named(options["answers"])
+    own = scored(own, scoring)
+    strings = whole(scoring, own)
+    metric = metric_for(strings, options["metric"])
+    names = methods_for(strings, options["method"], CORE_METHODS)
     if own and own.make_corrupt == "mean":
         names, settings = under_mean(options["method"], names, settings)
     methods = _configured(names, settings)
@@ -261,11 +275,11 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     model = (load or load_model)(source, **where, prepend_bos=options["bos"], memory=memory)
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
-    drawn = draw_prompts(model, options["task"], own, n=options["pairs"], **kind)
+    drawn = draw_prompts(model, options["task"], own, n=options["pairs"], scoring=scoring, **kind)
     _warn_of_prompts(model, drawn)
     plan = Plan(
         methods,
-        options["metric"] or drawn.metric,
+        metric or drawn.metric,
         selection,
         options["seed"],
         options["batch_size"],

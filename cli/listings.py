@@ -11,6 +11,7 @@ from cli.task_files import TaskFile, named_task
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
+    from circuits.prompts import Scoring
     from cli.prompt_source import Prompts
     from tasks.task import Task
 
@@ -26,6 +27,9 @@ def tasks(
     pairs: Annotated[int, typer.Option(min=1, help="How many sample pairs for each corruption.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the samples.")] = 0,
     task_file: TaskFile = None,
+    answers: Annotated[
+        str | None, typer.Option(help="one-token (the default), first-token or whole-string.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the tasks; or show one: sample prompts, their tokens side by side, what differs.
@@ -48,11 +52,14 @@ def tasks(
         return
     task = TASKS.load(named_task(name, task_file) or name)
     task.choose(form, corruption)
+    from cli.answers import scoring_named
+
+    scoring = scoring_named(answers)
     from circuits.models.bridge import load_model
 
     loaded = load_model(model)
     samples = [
-        _sample(loaded, task, form, c, pairs, seed)
+        _sample(loaded, task, form, c, pairs, seed, scoring)
         for c in ([corruption] if corruption else task.corruptions)
     ]
     if json:
@@ -64,12 +71,18 @@ def tasks(
 
 
 def _sample(
-    model: BridgeModel, task: Task, form: str | None, corruption: str, pairs: int, seed: int
+    model: BridgeModel,
+    task: Task,
+    form: str | None,
+    corruption: str,
+    pairs: int,
+    seed: int,
+    scoring: Scoring | None,
 ) -> dict[str, Any]:
     """One corruption's pairs, with tokens aligned."""
     from cli.prompt_source import sample_task
 
-    drawn = sample_task(model, task, form=form, corruption=corruption, n=pairs, seed=seed)
+    drawn = sample_task(model, task, form=form, corruption=corruption, n=pairs, seed=seed, scoring=scoring)
     return {
         "form": drawn.form,
         "corruption": corruption,

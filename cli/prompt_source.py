@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circuits.errors import CircuitError
-from circuits.prompts import PromptPair
+from circuits.prompts import PromptPair, Scoring
 from cli.known_circuits import known_circuits
 from cli.task_files import source_of
 from tasks import TASKS
 
 if TYPE_CHECKING:
+    from circuits.model import Reader
     from circuits.models.bridge import BridgeModel
     from circuits.prompt_files.records import Dropped, PromptFile
     from tasks.task import Lexicon, Task
@@ -102,10 +103,13 @@ def draw_prompts(
     corruption: str | None,
     n: int | None,
     seed: int,
+    scoring: Scoring | None = None,
 ) -> Prompts:
     """The first n of the user's own prompts where there are any, else n of the task, sampled for the tokenizer."""
     if own is None:
-        return sample_task(model, TASKS.load(str(task)), form=form, corruption=corruption, n=n, seed=seed)
+        return sample_task(
+            model, TASKS.load(str(task)), form=form, corruption=corruption, n=n, seed=seed, scoring=scoring
+        )
     if form or corruption:
         raise CircuitError("--form and --corruption belong to built-in tasks; your file holds its own pairs.")
     from cli.own_prompts import pairs_of
@@ -114,22 +118,30 @@ def draw_prompts(
 
 
 def sample_task(
-    model: BridgeModel, task: Task, *, form: str | None, corruption: str | None, n: int | None, seed: int
+    model: BridgeModel,
+    task: Task,
+    *,
+    form: str | None,
+    corruption: str | None,
+    n: int | None,
+    seed: int,
+    scoring: Scoring | None = None,
 ) -> Prompts:
     """n pairs of `task` whose words fit the model's tokenizer; None: PAIRS, or as many as there are."""
     form, corruption = task.choose(form, corruption)
-    lexicon = lexicon_of(model)
+    lexicon = lexicon_of(model, scoring or "one-token")
     pairs = task.sample(
         n or PAIRS, seed=seed, lexicon=lexicon, form=form, corruption=corruption, fewer=n is None
     )
-    rejected = {kind: len(words) for kind, words in lexicon.rejected.items()}
     known = known_circuits(task, model, form, corruption)
-    return Prompts(task.name, pairs, task.metric, form, corruption, rejected, *known, source=source_of(task))
+    source = source_of(task)
+    return Prompts(task.name, pairs, task.metric, form, corruption, lexicon.counts, *known, source=source)
 
 
-def lexicon_of(model: BridgeModel) -> Lexicon:
+def lexicon_of(model: Reader, scoring: Scoring = "one-token") -> Lexicon:
     """Word lists as the model's tokenizer sees them; a word that it does not know counts as two tokens."""
-    from circuits.batches import continuation
+    from circuits.batches import continuation, tokenize_pair
+    from circuits.errors import PromptError
     from tasks.task import Lexicon
 
     def n_tokens(text: str, after: str) -> int:
@@ -139,7 +151,14 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
     def breaks(text: str, after: str) -> bool:
         return not any(start < len(after) < stop for start, stop in model.tokenize(after + text)[1])
 
-    return Lexicon(n_tokens, model.name, breaks=breaks)
+    def fault(pair: PromptPair) -> str:
+        try:
+            tokenize_pair(model, pair, repr(pair.clean))
+        except PromptError as problem:
+            return str(problem)
+        return ""
+
+    return Lexicon(n_tokens, model.name, breaks=breaks, scoring=scoring, fault=fault)
 
 
 def warn_of_words(model: BridgeModel, pairs: Sequence[PromptPair]) -> None:

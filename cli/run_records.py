@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from circuits.records import plain
+from cli.answers import scorings
 from cli.own_prompts import own_record
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "model": found.model,
             "methods": {method.name: options.model_dump() for method, options in plan.methods},
             "metric": plan.metric,
+            "answers": " and ".join(scorings(found.prompts)),
             "selection": plan.selection.model_dump(),
             "pairs": len(found.prompts),
             "batch_size": plan.batch_size,

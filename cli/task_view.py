@@ -20,7 +20,7 @@ def show_task(task: Task, samples: list[dict[str, Any]], model: str) -> None:
     for model_name, reference in task.references.items():
         say(f"reference circuit for {model_name}: {len(reference.heads)} heads, {reference.source}")
     counts = ", ".join(f"{n} {kind}" for kind, n in samples[0]["rejected"].items() if n) or "none"
-    say(f"words that {model}'s tokenizer splits or lacks: {counts}")
+    say(f"left out for {model}'s tokenizer: {counts}")
     for sample in samples:
         for pair in sample["pairs"]:
             _show_pair(sample["corruption"], pair)

@@ -8,8 +8,9 @@ Models in Arithmetic Calculation" (arXiv 2409.01659), which replaces the operato
     corrupt   37+21=    -> "58"
     negative  37@45=
 
-A difference is never below zero. A number that is not one token for the tokenizer at hand is left out, so a
-tokenizer that splits numbers into digits leaves problems of one digit.
+A difference is never below zero. A result that is not one token for the tokenizer at hand is left out, so one that
+splits numbers into digits leaves results of one digit (98-95=); with longer answers all results count, by their first
+digit or as a whole. Operands may be of several tokens, of equally many where one takes another's place.
 """
 
 from __future__ import annotations
@@ -42,22 +43,27 @@ def _as_numbers(
     return tuple(map(int, operands)), frozenset(map(int, results))
 
 
-def _numbers(lexicon: Lexicon) -> tuple[tuple[int, ...], frozenset[int]]:
-    """The operands, and the results, that are one token."""
-    operands = lexicon.single("operands", OPERANDS, after="1+", prefix="")
-    return _as_numbers(operands, lexicon.single("results", RESULTS, after="1+1=", prefix=""))
+def _numbers(lexicon: Lexicon, operator: str) -> tuple[tuple[int, ...], frozenset[int]]:
+    """The results that can be answers, and the operands, none of them above all sums that count."""
+    results = lexicon.answers("results", RESULTS, after="1+1=", prefix="")
+    most = LARGEST if operator == "-" else min(LARGEST, max(map(int, results)))
+    return _as_numbers(OPERANDS[: most + 1], results)
+
+
+def _as_long(lexicon: Lexicon, one: int, other: int) -> bool:
+    return lexicon.length(str(one), "1+") == lexicon.length(str(other), "1+")
 
 
 def _two_problems(
     rng: random.Random, lexicon: Lexicon, operator: str
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Two pairs of operands that differ in one operand and in the result."""
-    operands, results = _numbers(lexicon)
+    operands, results = _numbers(lexicon, operator)
     for _ in range(TRIES):
         a, b, c = rng.choice(operands), rng.choice(operands), rng.choice(operands)
-        other = (c, b) if rng.random() < 0.5 else (a, c)
+        other, replaced = ((c, b), a) if rng.random() < 0.5 else ((a, c), b)
         values = {result(a, operator, b), result(other[0], operator, other[1])}
-        if len(values) == 2 and values <= results:
+        if len(values) == 2 and values <= results and _as_long(lexicon, replaced, c):
             return (a, b), other
     raise CircuitError(
         f"{lexicon.name} has too few numbers of one token for arithmetic. Choose another model."

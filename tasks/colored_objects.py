@@ -23,7 +23,7 @@ import re
 from collections.abc import Sequence
 
 from circuits.prompts import PromptPair
-from tasks.task import Lexicon, Reference, Task
+from tasks.task import Lexicon, Reference, Task, one_of
 from tasks.templates import Span, end, fill
 from tasks.words import COLOURS, OBJECTS, SURFACES
 
@@ -63,9 +63,15 @@ def _article(word: str) -> str:
 
 
 def _colours(lexicon: Lexicon) -> tuple[str, ...]:
-    """The colours that are one token in the list and, capitalised, in the answer."""
-    answers = set(lexicon.single("colours in answers", [c.capitalize() for c in COLOURS], after="A:"))
-    return tuple(c for c in lexicon.single("colours", COLOURS) if c.capitalize() in answers)
+    """The colours that can be answers, capitalised; of one token in the list too, where that leaves enough."""
+    said = [c.capitalize() for c in COLOURS]
+    answers = set(lexicon.answers("colours in answers", said, after="A:", least=3))
+    good = tuple(c for c in COLOURS if c.capitalize() in answers)
+    short = tuple(c for c in good if lexicon.length(" " + c, "the") == 1)
+    if len(short) < 3:
+        return good
+    lexicon.rejected["colours"] = tuple(c for c in COLOURS if lexicon.length(" " + c, "the") != 1)
+    return short
 
 
 def _block(rng: random.Random, colours: Sequence[str], objects: Sequence[str]) -> dict[str, str]:
@@ -83,7 +89,7 @@ def _shot(rng: random.Random, colours: Sequence[str], objects: Sequence[str]) ->
 
 
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
-    palette, things = _colours(lexicon), lexicon.single("objects", OBJECTS)
+    palette, things = _colours(lexicon), one_of(rng, lexicon.alike("objects", OBJECTS, least=7))
     objects = rng.sample(things, 7)
     colours = rng.sample(palette, 3)
     before = _shot(rng, rng.sample(palette, 3), objects[3:6]) if form == "one-shot" else ""

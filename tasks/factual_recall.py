@@ -38,9 +38,9 @@ _BEFORE_SUBJECT = "of"
 
 
 def _groups(lexicon: Lexicon, relation: str) -> tuple[tuple[Fact, ...], ...]:
-    """The facts whose answer is one token, grouped by the tokens of the subject; groups with two answers."""
+    """The facts whose answer can be scored, grouped by the tokens of the subject; groups with two answers."""
     answers = tuple(dict.fromkeys(answer for _, answer in FACTS[relation]))
-    known = set(lexicon.single(f"answers ({relation})", answers, after="is"))
+    known = set(lexicon.answers(f"answers ({relation})", answers, after="is"))
     groups: dict[int, list[Fact]] = defaultdict(list)
     for subject, answer in FACTS[relation]:
         if answer in known:
@@ -69,17 +69,34 @@ def _nothing(rng: random.Random, lexicon: Lexicon, subject: str) -> str:
     return rng.choice(same or NO_COUNTRY)
 
 
-def _sentence(rng: random.Random, form: str) -> tuple[str, str, str]:
+def _relations(lexicon: Lexicon) -> tuple[str, ...]:
+    """Those that have facts to give; the tokenizer is asked once. Raises CircuitError where none has."""
+    if "relations" not in lexicon.kept:
+        usable, problems = [], []
+        for relation in FACTS:
+            try:
+                _groups(lexicon, relation)
+                usable.append(relation)
+            except CircuitError as problem:
+                problems.append(str(problem))
+        if not usable:
+            raise CircuitError("\n".join(problems))
+        lexicon.rejected["relations"] = tuple(relation for relation in FACTS if relation not in usable)
+        lexicon.kept["relations"] = tuple(usable)
+    return lexicon.kept["relations"]
+
+
+def _sentence(rng: random.Random, lexicon: Lexicon, form: str) -> tuple[str, str, str]:
     """Relation, phrasing, and what to call it."""
     if form == "counterfactual-context":
         return "capital", IN_CONTEXT, form
-    relation = rng.choice(tuple(FACTS)) if form == "mixed" else form
+    relation = rng.choice(_relations(lexicon)) if form == "mixed" else form
     number = rng.randrange(len(PHRASINGS[relation]))
     return relation, PHRASINGS[relation][number], f"{relation} {number + 1}"
 
 
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
-    relation, phrasing, label = _sentence(rng, form)
+    relation, phrasing, label = _sentence(rng, lexicon, form)
     (subject, answer), (other, wrong) = _two_facts(rng, lexicon, relation)
     words = {"SUBJECT": subject, "DISTRACTOR": wrong}
     clean, spans = fill(phrasing, words)
@@ -101,7 +118,7 @@ TASK = Task(
     paper="Yu, Merullo & Pavlick 2023, arXiv 2310.15910",
     metric="logit-difference",
     forms={
-        "mixed": "the four relations, equally often",
+        "mixed": "the four relations, or those that the tokenizer leaves, equally often",
         "capital": "the capital of a country",
         "language": "the language of a country",
         "country": "the country of a city",

@@ -10,7 +10,8 @@ the negative is O'Neill & Bui 2024 (arXiv 2405.12522): same sentence, three name
     corrupt   After lunch, Emma and Paul walked to the library. Ruth handed a book to                  (abc)
     negative  After lunch, Paul and Mary walked to the library. John handed a book to
 
-No sentence begins with a name, so every name has a space before it.
+No sentence begins with a name, so every name has a space before it. The names of a pair are of one token each;
+where longer answers are scored and a tokenizer splits most names, of equally many.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import random
 
 from circuits.prompts import PromptPair
-from tasks.task import Lexicon, Reference, Task
+from tasks.task import Lexicon, Reference, Task, one_of
 from tasks.templates import end, fill, next_word
 from tasks.words import GIFTS, NAMES, PLACES
 
@@ -78,7 +79,7 @@ def _corrupted(words: dict[str, str], fresh: list[str], corruption: str) -> dict
 
 
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
-    names = lexicon.single("names", NAMES)
+    names = one_of(rng, lexicon.alike("names", NAMES, least=8, single=lexicon.scoring == "one-token"))
     template, label = _template(rng, form)
     io, subject, x, y, *fresh = rng.sample(names, 8)
     words = {"IO": io, "S1": subject, "S2": subject, "X": x, "Y": y}

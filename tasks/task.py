@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from circuits.errors import CircuitError, PromptError, UnknownNameError
-from circuits.prompts import PromptPair
+from circuits.prompts import PromptPair, Scoring
 
 
 @dataclass
@@ -20,12 +20,18 @@ class Lexicon:
 
     n_tokens(text, after): how many tokens `text` adds when it stands behind `after`.
     breaks(text, after): whether no token of `after + text` is part of both; none is where it is not given.
+    scoring: what of an answer counts; unless it is its one token, answers may be longer.
+    fault: what of a pair the tokenizer cannot align or score, "" where it can; where it joins words with their
+    neighbours, the words alone do not tell. faults: (clean, corrupt) of those that were left out for one -> it.
     rejected: class of words -> words that were left out, in the order of their lists.
     """
 
     n_tokens: Callable[[str, str], int]
     name: str = "this tokenizer"
     breaks: Callable[[str, str], bool] = field(default=lambda text, after: True, kw_only=True)
+    scoring: Scoring = "one-token"
+    fault: Callable[[PromptPair], str] = lambda pair: ""
+    faults: dict[tuple[str, str], str] = field(default_factory=dict)
     rejected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -35,6 +41,25 @@ class Lexicon:
         if (text, after) not in self.lengths:
             self.lengths[text, after] = self.n_tokens(text, after)
         return self.lengths[text, after]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many words of each class were left out, and how many pairs that were drawn."""
+        pairs = {"pairs that do not fit": len(self.faults)} if self.faults else {}
+        return {kind: len(words) for kind, words in self.rejected.items()} | pairs
+
+    def fits(self, pair: PromptPair) -> bool:
+        """Whether the tokenizer can align and score the pair; asked once where it cannot."""
+        texts = pair.clean, pair.corrupt
+        if texts not in self.faults and (fault := self.fault(pair)):
+            self.faults[texts] = fault
+        return texts not in self.faults
+
+    @property
+    def why(self) -> str:
+        """What was wrong with the first pair that did not fit, as a sentence; empty where all did."""
+        first = next(iter(self.faults.values()), "")
+        return f"{len(self.faults)} that were drawn do not fit: {first} " if first else ""
 
     def single(
         self, kind: str, words: Sequence[str], *, after: str = "the", prefix: str = " ", least: int = 2
@@ -65,7 +90,8 @@ class Lexicon:
             raise CircuitError(
                 f"Of {len(words)} {kind} {len(self.kept[kind])} are {what} for {self.name} "
                 f"(rejected: {some} ...); at least {least} are needed. "
-                "Choose another model, or bring your own pairs with --prompts."
+                "Score longer answers with --answers whole-string or first-token, choose another model, or bring your "
+                "own pairs with --prompts."
             )
         return self.kept[kind]
 
@@ -80,6 +106,45 @@ class Lexicon:
             self.kept[kind] = tuple(w for w, n in zip(words, lengths, strict=True) if n == common)
             self.rejected[kind] = tuple(w for w, n in zip(words, lengths, strict=True) if n != common)
         return self.kept[kind]
+
+    def answers(
+        self, kind: str, words: Sequence[str], *, after: str, prefix: str = " ", least: int = 2
+    ) -> tuple[str, ...]:
+        """The words that can be answers behind `after`: those of one token, or all where longer ones are scored."""
+        if self.scoring == "one-token":
+            return self.single(kind, words, after=after, prefix=prefix, least=least)
+        return tuple(words)
+
+    def alike(
+        self, kind: str, words: Sequence[str], *, least: int, single: bool = False, after: str = "the"
+    ) -> tuple[tuple[str, ...], ...]:
+        """Groups of at least `least` words, those of a group of equally many tokens, so that they can change places.
+
+        Words of one token where there are enough of them, or where they have to be (`single`); else of any length.
+        Raises CircuitError where there is no such group.
+        """
+        if single:
+            return (self.single(kind, words, after=after, least=least),)
+        groups: dict[int, list[str]] = {}
+        for word in words:
+            groups.setdefault(self.length(" " + word, after), []).append(word)
+        if len(groups.get(1, ())) >= least:
+            return (self.single(kind, words, after=after, least=least),)
+        usable = tuple(tuple(group) for _, group in sorted(groups.items()) if len(group) >= least)
+        held = {word for group in usable for word in group}
+        self.rejected[kind] = tuple(word for word in words if word not in held)
+        if not usable:
+            sizes = ", ".join(f"{len(group)} of {n}" for n, group in sorted(groups.items()))
+            raise CircuitError(
+                f"No {least} of {len(words)} {kind} have equally many tokens for {self.name} (words of so many "
+                f"tokens: {sizes}). Choose another model, or bring your own pairs with --prompts."
+            )
+        return usable
+
+
+def one_of(rng: random.Random, groups: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """A group, larger ones more often; draws nothing where there is one."""
+    return groups[0] if len(groups) == 1 else rng.choices(groups, weights=[len(g) for g in groups])[0]
 
 
 Generator = Callable[[random.Random, Lexicon, str, str], PromptPair]
@@ -150,13 +215,13 @@ class Task:
         draws, limit = 0, 200 * n + 20_000
         while len(pairs) < n and draws < limit:
             draws += 1
-            pair = self.generate(rng, lexicon, form, corruption)
-            if pair.clean not in seen and accept(pair):
+            pair = replace(self.generate(rng, lexicon, form, corruption), scoring=lexicon.scoring)
+            if pair.clean not in seen and accept(pair) and lexicon.fits(pair):
                 seen.add(pair.clean)
                 pairs.append(pair)
         if len(pairs) < (min(n, 2) if fewer else n):
             raise PromptError(
                 f"{self.name} ({form}, {corruption}) has {len(pairs)} distinct prompts for {lexicon.name}, "
-                f"{n} were asked for. Ask for fewer with --pairs {len(pairs)}."
+                f"{n} were asked for. " + lexicon.why + f"Ask for fewer with --pairs {len(pairs)}."
             )
         return tuple(pairs)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.batches import Batch, first_prompts
+from circuits.batches import Batch, first_prompts, n_prompts
 from circuits.circuit import Circuit
 from circuits.donors import Donor, keep_masks, mean_donor, resample_donor, zero_donor
 from circuits.edge_selection import edge_order
@@ -167,12 +167,12 @@ class Bench:
 
     def remembering(self) -> Bench:
         """The same bench, keeping its base runs: for circuits that are asked about one after another."""
-        known: dict[tuple[int, ...], Run] = {}
+        known: dict[int, Run] = {}  # by identity: two batches may hold rows of the same pairs
 
         def runs(model: Model, batch: Batch, donors: DonorMaker) -> Run:
-            if batch.index not in known:
-                known[batch.index] = self.runs(model, batch, donors)
-            return known[batch.index]
+            if id(batch) not in known:
+                known[id(batch)] = self.runs(model, batch, donors)
+            return known[id(batch)]
 
         return replace(self, runs=runs)
 
@@ -253,8 +253,7 @@ def _band(at: Bench, circuit: Circuit, n: int, seed: int, progress: Progress) ->
     values = at.faithfulness([circuit.kept, *chance], progress)
     low, median, high = np.quantile(values[1:], [0.025, 0.5, 0.975])
     p = (1 + int((values[1:] >= values[0]).sum())) / (1 + n)
-    n_prompts = sum(len(batch) for batch in at.batches)
-    return RandomBand(n, n_prompts, float(low), float(median), float(high), float(p))
+    return RandomBand(n, n_prompts(at.batches), float(low), float(median), float(high), float(p))
 
 
 def random_circuits(

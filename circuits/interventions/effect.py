@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from circuits.batches import Batch, first_prompts
+from circuits.batches import Batch, first_prompts, require_single_tokens
 from circuits.errors import CircuitError
 from circuits.evaluation.faithfulness import Estimate
 from circuits.graph import Graph
@@ -55,6 +55,7 @@ def answers(
     model: Model, batches: Sequence[Batch], metric: Metric, interventions: Sequence[Intervention] = ()
 ) -> Answers:
     """One forward pass a prompt, on clean prompts. Raises CircuitError where the metric is no number."""
+    require_single_tokens(batches, "An intervention")
     parts = []
     for batch in batches:
         logits = model.run(batch.clean, edit=edits(model, batch, interventions)).logits

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from circuits.batches import n_prompts
 from circuits.circuit import edge_circuit, ends
 from circuits.edge_patches import EdgeBench
 from circuits.edge_scores import edge_scores
@@ -72,7 +73,7 @@ def score(model: Model, problem: Problem, options: AcdcOptions) -> Scores:
         problem.progress(METHOD.name, n_decided, done)
     rule = f"edges whose cut changed the metric by {options.threshold:g} or more"
     circuit = edge_circuit(model.graph, search.kept, METHOD.name, rule)
-    samples = np.zeros((len(bench.order), len(model.graph.sources), len(model.graph.readers)))
+    samples = np.zeros((n_prompts(problem.batches), len(model.graph.sources), len(model.graph.readers)))
     for edge, change in search.changes.items():
         samples[:, *model.graph.places[edge]] = change
     details = {
@@ -82,7 +83,7 @@ def score(model: Model, problem: Problem, options: AcdcOptions) -> Scores:
         "n_untested": done - len(search.changes),
         "forwards": search.forwards,
         "rows": search.rows,
-        "prompt_passes": search.rows * len(bench.order),
+        "prompt_passes": search.rows * n_prompts(problem.batches),
     }
     return replace(edge_scores(METHOD.name, model.graph, samples, details=details), circuit=circuit)
 

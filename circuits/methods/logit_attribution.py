@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, require_single_tokens
 from circuits.donors import component_sites
 from circuits.engine.footprint import Footprint
 from circuits.engine.forward import steps
@@ -105,6 +105,7 @@ def _passes(model: Model, batch: Batch) -> Work:
 
 
 def _require_additive(model: Model, problem: Problem) -> None:
+    require_single_tokens(problem.batches, METHOD.name)
     if any(engine_weights(model, batch.clean.shape[1]) is None for batch in problem.batches):
         probe(model, problem.batches[0].clean[:2]).require_additive(model)
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, by_prompt
 from circuits.donors import resample_donor
 from circuits.edge_patches import exact_run, fitting_readers, require_finite
 from circuits.engine.paths import PathRun
@@ -94,7 +94,6 @@ def path_effects(
 
     Raises CircuitError where the metric is the same on clean and corrupt prompts, or no number.
     """
-    order = np.argsort([i for batch in problem.batches for i in batch.index])
     effects, wholes = [], []
     for done, batch in enumerate(problem.batches):
         run, readout = (
@@ -109,13 +108,14 @@ def path_effects(
         effects.append(clean - patched)
         wholes.append(clean - corrupt)
         problem.progress(what, done + 1, len(problem.batches))
-    whole = float(torch.cat(wholes, 1).double().mean())
+    whole = float(by_prompt(problem.batches, torch.cat(wholes, 1)).double().mean())
     if abs(whole) < FLAT:
         raise CircuitError(
             f"{what}: the metric is the same on clean and corrupt prompts ({whole:g} apart on average), so no "
             "effect has a share of it. Use prompts, or a metric, that tell them apart."
         )
-    return torch.cat(effects, 1).double().numpy().T[order] / abs(whole), whole
+    samples = by_prompt(problem.batches, torch.cat(effects, 1)).double().numpy().T
+    return samples / abs(whole), whole
 
 
 def _senders(graph: Graph, options: PathPatchingOptions) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from circuits import controls, sae
+from circuits.batches import n_prompts
 from circuits.codes import appearances, node_scores, pair_head_scores, pair_scores
 from circuits.errors import CircuitError, PromptError
 from circuits.graph import Graph
@@ -96,7 +97,7 @@ REHEARSED_NUMBERS = 10**7
 def work(model: Model, problem: Problem, options: SaeOptions) -> Workload:
     """A forward pass a prompt and negative; training and controls are rehearsed on vectors drawn at random."""
     _require_prompts(problem)
-    n, heads, d_model = 2 * sum(map(len, problem.batches)), len(model.graph.heads), model.d_model
+    n, heads, d_model = 2 * n_prompts(problem.batches), len(model.graph.heads), model.d_model
     fewer = max(4, min(n, REHEARSED_NUMBERS // (heads * d_model)))
     rows = min(options.examples, n) * heads
     epochs = max(1, min(options.epochs, REHEARSED_FLOPS // (10 * rows * d_model * options.features)))
@@ -120,7 +121,7 @@ def work(model: Model, problem: Problem, options: SaeOptions) -> Workload:
 
 
 def _require_prompts(problem: Problem) -> None:
-    if sum(len(batch) for batch in problem.batches) < 2:
+    if n_prompts(problem.batches) < 2:
         raise PromptError("sae counts codes over prompts and needs at least 2; give more prompts.")
 
 

@@ -11,7 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,8 @@ class BridgeModel:
     ) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
         self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
+        # A prompt is asked for again with each word that may follow it.
+        self._encoded = lru_cache(maxsize=1024)(self._encode)
         self.graph = Graph(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
@@ -210,10 +212,13 @@ class BridgeModel:
         """Whether the weights lie on several devices."""
         return len(self.devices) > 1
 
+    def _encode(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return tuple(encoded["input_ids"]), tuple((int(a), int(b)) for a, b in encoded["offset_mapping"])
+
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, spans = list(encoded["input_ids"]), [(int(a), int(b)) for a, b in encoded["offset_mapping"]]
+        ids, spans = map(list, self._encoded(text))
         if self.bos is not None:
             ids, spans = [self.bos, *ids], [(0, 0), *spans]
         if not ids:

@@ -154,10 +154,10 @@ def _twins(model: Model, rows: Sequence[PromptRow], way: Way, seed: int) -> Mapp
 def _checked(model: Model, row: PromptRow, way: Way) -> PromptRow | Dropped:
     for word in (*row.answers, *row.distractors):
         tokens = continuation(model, row.clean, word)
-        if len(tokens) != 1:
+        if len(tokens) != 1 and row.scoring == "one-token":
             reason = f"{word!r} is {len(tokens)} tokens for {model.name}"
             return Dropped(row.where, "an answer of several tokens", reason)
-        if model.is_unknown(tokens[0]):
+        if any(map(model.is_unknown, tokens)):
             reason = f"{word!r} is not in the vocabulary of {model.name}"
             return Dropped(row.where, "an answer outside the vocabulary", reason)
     if way == "resample" and not row.span:

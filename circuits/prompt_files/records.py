@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from circuits.prompts import PromptPair
+from circuits.prompts import PromptPair, Scoring
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class PromptRow:
     distractor_ids: tuple[int, ...] = ()
     swap: str = ""
     kind: str = ""
+    scoring: Scoring = "one-token"
 
     @property
     def span(self) -> str:
@@ -43,7 +44,7 @@ class PromptRow:
     def pair(self) -> PromptPair:
         return PromptPair(
             self.clean, self.corrupt, self.answers, self.distractors, self.positions, self.negative, self.template,
-            self.key,
+            self.key, self.scoring,
         )  # fmt: skip
 
 
@@ -75,6 +76,11 @@ class PromptFile:
     def bare(self) -> tuple[PromptRow, ...]:
         """The rows that have no corrupted twin."""
         return tuple(row for row in self.rows if not row.corrupt)
+
+    @property
+    def scorings(self) -> set[Scoring]:
+        """Every way in which its answers are scored."""
+        return {row.scoring for row in self.rows}
 
     @property
     def by_token_ids(self) -> bool:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-from circuits.batches import Batch
+from circuits.batches import Batch, require_single_tokens
 from circuits.engine.weights import Weights
 from circuits.errors import CircuitError, ModelError
 from circuits.model import Model
@@ -40,6 +40,9 @@ class Evidence:
     batches: tuple[Batch, ...] = ()
     task: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_single_tokens(self.batches, "A role of heads")
 
     @cached_property
     def weights(self) -> Weights:

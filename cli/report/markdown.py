@@ -242,7 +242,7 @@ def _settings(run: Mapping[str, Any]) -> Iterator[str]:
     rejected = {kind: n for kind, n in run["prompts"]["rejected_words"].items() if n}
     if rejected:
         words = ", ".join(f"{n} {kind}" for kind, n in rejected.items())
-        yield f"Left out because the tokenizer splits them: {words}."
+        yield f"Left out for the tokenizer, which splits or joins them: {words}."
     if dropped := run["prompts"].get("dropped"):
         reasons = ", ".join(f"{n} {kind}" for kind, n in dropped.items())
         yield f"Prompts of the file that were left out: {reasons}."

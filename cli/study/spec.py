@@ -106,7 +106,8 @@ class Options(Part):
     corruption: str | None = None
     pairs: int | None = Field(None, ge=2)
     budget: int | None = Field(None, ge=2)
-    metric: Literal["logit-difference", "probability-difference"] | None = None
+    metric: Literal["logit-difference", "probability-difference", "log-probability-difference"] | None = None
+    answers: Literal["one-token", "first-token", "whole-string"] | None = None
     top: int | None = Field(None, ge=1)
     threshold: float | None = Field(None, ge=0, le=1)
     significance: float | None = Field(None, ge=0, le=1)

@@ -7,7 +7,8 @@ clean and answers are needed; prompt, answer and distractor are other names of c
 single string is taken for a list of one. With corrupt, distractors are needed too; without it a twin is made (see
 circuits.prompt_files.pairing). A position is a [start, stop) character span of clean, or a piece of text that occurs
 in clean exactly once. Of a prompt without a twin, swap names the position that another prompt's may stand in for (the
-first if not given) and class what stands there ("name"); the position's name without its number if not given.
+first if not given) and class what stands there ("name"); the position's name without its number if not given. scoring
+says how answers of several tokens are read: first-token or whole-string.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from circuits.prompt_files.content import Content
 from circuits.prompt_files.formats.format import Format, Rows
 from circuits.prompt_files.records import PromptRow
-from circuits.prompts import PromptPair
+from circuits.prompts import PromptPair, Scoring
 
 
 def _listed(value: Any) -> Any:
@@ -48,6 +49,7 @@ class PromptLine(BaseModel):
     key: str = ""
     swap: str = ""
     kind: str = Field("", validation_alias="class")
+    scoring: Scoring = "one-token"
 
     @model_validator(mode="after")
     def _spans_lie_in_clean(self) -> PromptLine:
@@ -82,6 +84,7 @@ class PromptLine(BaseModel):
         return PromptRow(
             where, self.clean, tuple(self.answers), self.corrupt, tuple(self.distractors), spans, self.negative,
             self.template, self.key, swap=swap, kind=self.kind or swap.rstrip("0123456789"),
+            scoring=self.scoring,
         )  # fmt: skip
 
     def _span(self, where: tuple[int, int] | str) -> tuple[int, int]:
@@ -94,7 +97,8 @@ class PromptLine(BaseModel):
 def written(row: PromptRow) -> dict[str, Any]:
     """The row as a line, without what is empty."""
     fields = {name: getattr(row, name) for name in WRITTEN}
-    return {("class" if name == "kind" else name): value for name, value in fields.items() if value}
+    scoring = {} if row.scoring == "one-token" else {"scoring": row.scoring}
+    return {("class" if name == "kind" else name): value for name, value in fields.items() if value} | scoring
 
 
 def _recognises(content: Content) -> bool:
