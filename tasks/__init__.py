@@ -8,5 +8,5 @@ TASKS = Registry(
     kind="task",
     package="tasks",
     attribute="TASK",
-    without=frozenset({"task", "words", "facts", "templates", "held_out"}),
+    without=frozenset({"task", "words", "facts", "templates", "held_out", "sampling"}),
 )

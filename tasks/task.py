@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from circuits.errors import CircuitError, PromptError, UnknownNameError
 from circuits.prompts import PromptPair
+from tasks.sampling import stratified
 
 
 @dataclass
@@ -110,27 +112,18 @@ class Task:
         accept: Callable[[PromptPair], bool] = lambda pair: True,
         fewer: bool = False,
     ) -> tuple[PromptPair, ...]:
-        """n distinct pairs; the same arguments give the same pairs, and fewer are a prefix of more.
+        """n distinct pairs, of each template equally many to within one until it has no more; the same arguments give
+        the same pairs, and fewer are a prefix of more.
 
         accept: pairs that it refuses are not drawn (held-out keys).
         Raises PromptError where the task has fewer than n distinct pairs to give, unless `fewer` will do.
         """
         form, corruption = self.choose(form, corruption)
-        rng, seen, pairs = (
-            random.Random(f"{self.name}/{form}/{corruption}/{seed}"),
-            set[str](),
-            list[PromptPair](),
-        )
-        draws, limit = 0, 200 * n + 20_000
-        while len(pairs) < n and draws < limit:
-            draws += 1
-            pair = self.generate(rng, lexicon, form, corruption)
-            if pair.clean not in seen and accept(pair):
-                seen.add(pair.clean)
-                pairs.append(pair)
+        rng = random.Random(f"{self.name}/{form}/{corruption}/{seed}")
+        pairs = tuple(islice(stratified(lambda: self.generate(rng, lexicon, form, corruption), accept), n))
         if len(pairs) < (min(n, 2) if fewer else n):
             raise PromptError(
                 f"{self.name} ({form}, {corruption}) has {len(pairs)} distinct prompts for {lexicon.name}, "
                 f"{n} were asked for. Ask for fewer with --pairs {len(pairs)}."
             )
-        return tuple(pairs)
+        return pairs
