@@ -17,6 +17,12 @@ from circuits.prompts import PromptPair
 JudgeOn = Literal["prompts", "templates"]
 """What is new to a circuit in the judged half."""
 
+NEW: dict[JudgeOn, str] = {
+    "prompts": "none of them discovered on",
+    "templates": "none of them nor of their templates discovered on",
+}
+"""What is said of judged prompts."""
+
 
 @dataclass(frozen=True)
 class Halves:
@@ -81,7 +87,7 @@ def _sharing_nothing(prompts: Sequence[PromptPair]) -> list[list[int]]:
     """Prompts in groups, of which no two share a sentence or a text."""
     import networkx as nx
 
-    shared = nx.Graph()
+    shared: nx.Graph[object] = nx.Graph()
     for i, pair in enumerate(prompts):
         shared.add_edge(i, ("sentence", sentence(pair.template)))
         shared.add_edge(i, ("text", pair.clean))

@@ -14,6 +14,7 @@ from tasks import TASKS
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
+    from cli.screening import Screening
     from tasks.task import Lexicon, Task
 
 PAIRS = 500
@@ -28,7 +29,7 @@ class Prompts:
     references: source -> heads of a circuit that a paper or the model's card states for this model;
     parsed: whether positions were read off the texts, see tasks.colored_objects.
     direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
-    the edges.
+    the edges. screening: what was asked of the model before they were used.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Prompts:
     direct_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     parsed: bool = False
+    screening: Screening | None = None
 
     @property
     def unplaced(self) -> int:
@@ -126,9 +128,14 @@ def lexicon_of(model: BridgeModel) -> Lexicon:
 def warn_of_words(model: BridgeModel, pairs: Sequence[PromptPair]) -> None:
     """Says which words the model's vocabulary lacks, if any."""
     from circuits.batches import unknown_words
+
+    warn_of_unknown(model, unknown_words(model, pairs))
+
+
+def warn_of_unknown(model: BridgeModel, missing: Sequence[str]) -> None:
+    """Says which words these are, if any."""
     from cli.render import warning
 
-    missing = unknown_words(model, pairs)
     if missing:
         some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
         warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")

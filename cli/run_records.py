@@ -84,6 +84,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "bos": model.bos is not None,
             "memory": plan.memory,
             "verify": plan.verify,
+            "judge_on": plan.judge_on,
         },
         "model": {
             "name": found.model,
@@ -98,6 +99,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "discovery": list(found.halves.discovery),
             "judged": list(found.halves.judged),
             "rejected_words": dict(drawn.rejected),
+            "screening": drawn.screening and drawn.screening.record(),
         },
         "references": {name: sorted(heads) for name, heads in plan.references.items()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -255,8 +257,9 @@ def _circuit_edges(found: Discovery, finding: Finding) -> Iterator[dict[str, obj
 def evaluation_record(found: Discovery) -> dict[str, Any]:
     """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
     from circuits.evaluation.faithfulness import six_things
+    from circuits.halves import NEW
 
-    prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
+    prompts = f"{len(found.halves.judged)} judged prompts, {NEW[found.plan.judge_on]}"
     return {
         "baseline": asdict(found.baseline),
         "rounding": None if found.rounding is None else asdict(found.rounding),

@@ -27,6 +27,7 @@ from circuits.evaluation.faithfulness import (
 )
 from circuits.evaluation.recorded import Recorded, recorded
 from circuits.evaluation.stability import Stability, stability
+from circuits.halves import NEW
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import metric_named
@@ -246,7 +247,7 @@ def own_prompts(run: RunFolder, n: int | None) -> PromptSet | None:
         tuple(run.prompts[i] for i in numbers),
         tuple(f"prompt {i + 1}" for i in numbers),
         metric,
-        f"judged prompts of {task}, none of them discovered on",
+        f"judged prompts of {task}, {NEW['templates' if config.get('judge_on') == 'templates' else 'prompts']}",
         prompts_of(run, "discovery") or None,
     )
 

@@ -101,6 +101,7 @@ def _judgement(found: Discovery) -> Iterator[str]:
     first = found.findings[0]
     prompts = (
         f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
+        + (", none of a judged template" if found.plan.judge_on == "templates" else "")
     )
     stated = six_things(first.verdicts[0], first.ranked.components, found.graph, prompts)
     yield (
@@ -243,6 +244,11 @@ def _settings(run: Mapping[str, Any]) -> Iterator[str]:
     if rejected:
         words = ", ".join(f"{n} {kind}" for kind, n in rejected.items())
         yield f"Left out because the tokenizer splits them: {words}."
+    if screening := run["prompts"].get("screening"):
+        yield (
+            f"Asked of the model first, on all {screening['drawn']} prompts: it prefers the answer on "
+            f"{screening['accuracy']['value']:.1%}. {screening['left_out']} that it fails were left out."
+        )
 
 
 def _plain(value: object) -> str:
