@@ -23,6 +23,9 @@ NEW: dict[JudgeOn, str] = {
 }
 """What is said of judged prompts."""
 
+SOLVED = ", the model's failures left out"
+"""What is said of them beside that where they were chosen so."""
+
 
 @dataclass(frozen=True)
 class Halves:

@@ -143,7 +143,8 @@ def _balance(check: PromptCheck) -> Iterator[str]:
             share_of_most = (
                 f"; the most frequent is {most!r} ({n / sum(counts.values()):.1%})" if n > least else ""
             )
-            yield f"{what}: {len(counts)}, each {least} to {n} times{share_of_most}"
+            times = f"{n}" if n == least else f"{least} to {n}"
+            yield f"{what}: {len(counts)}, each {times} times{share_of_most}"
         else:
             yield f"{what}: one, {most!r}" if most else f"{what}: none named"
     both = balance.answer_first + balance.answer_second

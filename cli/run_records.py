@@ -52,7 +52,7 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "nodes": nodes_table(found),
         "edges": edges_table(found),
         "circuit": circuit_record(found),
-        "evaluation": evaluation_record(found),
+        "evaluation": evaluation_record(found, drawn),
         "parts": parts_table(found),
     }
 
@@ -254,12 +254,13 @@ def _circuit_edges(found: Discovery, finding: Finding) -> Iterator[dict[str, obj
             yield dict(zip(names, row[1:-1], strict=True))
 
 
-def evaluation_record(found: Discovery) -> dict[str, Any]:
+def evaluation_record(found: Discovery, drawn: Prompts) -> dict[str, Any]:
     """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
     from circuits.evaluation.faithfulness import six_things
-    from circuits.halves import NEW
+    from circuits.halves import NEW, SOLVED
 
-    prompts = f"{len(found.halves.judged)} judged prompts, {NEW[found.plan.judge_on]}"
+    solved = SOLVED if drawn.screening and drawn.screening.keep_solved else ""
+    prompts = f"{len(found.halves.judged)} judged prompts, {NEW[found.plan.judge_on]}{solved}"
     return {
         "baseline": asdict(found.baseline),
         "rounding": None if found.rounding is None else asdict(found.rounding),

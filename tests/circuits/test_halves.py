@@ -61,6 +61,7 @@ def test_every_template_is_halved_to_within_one(templates: list[str], seed: int)
     assert all(abs(there[template] - here[template]) <= 1 for template in "xyz")
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 200), st.integers(0, 5))
 def test_without_templates_halves_are_a_seeded_random_half(n: int, seed: int) -> None:
     order = random.Random(f"halves/{seed}").sample(range(n), n)
@@ -69,6 +70,7 @@ def test_without_templates_halves_are_a_seeded_random_half(n: int, seed: int) ->
     assert split(each_its_own, seed).discovery == tuple(sorted(order[: n // 2]))
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=12), st.integers(0, 3))
 def test_halves_of_whole_templates_differ_by_no_more_than_the_largest(sizes: list[int], seed: int) -> None:
     pairs = [_pair(f"{t} {i}", str(t)) for t, size in enumerate(sizes) for i in range(size)]
