@@ -114,3 +114,14 @@ def test_a_study_takes_them_too() -> None:
     assert Options.model_validate(asked).given() == {
         name.replace("-", "_"): value for name, value in asked.items()
     }
+
+
+def test_cells_that_judge_on_other_prompts_share_no_ground(planted: BridgeModel) -> None:
+    from circuits.discovery import Plan
+    from cli.study.runner import LastModel
+
+    pairs = draw_prompts(planted, "ioi", None, form=None, corruption=None, n=30, seed=0).pairs
+    held = LastModel()
+    first = held.stand(planted, pairs, Plan(()))
+    assert held.stand(planted, pairs, Plan(())) is first
+    assert held.stand(planted, pairs, Plan((), judge_on="templates")).halves != first.halves
