@@ -6,7 +6,6 @@ other half, so that no figure is a circuit's word about itself.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from circuits.audit import Audit, verify
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.comparison.overlap import PairOverlap, pairwise_overlaps
-from circuits.errors import PromptError
 from circuits.evaluation.faithfulness import (
     Ablation,
     Baseline,
@@ -34,6 +32,7 @@ from circuits.evaluation.faithfulness import (
     judge,
 )
 from circuits.graph import Graph
+from circuits.halves import Halves, JudgeOn, split
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
 from circuits.model import Model
@@ -60,6 +59,7 @@ class Plan:
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
     verify: how many of a method's largest edges are measured again exactly.
     ablations: what circuits are judged under, the first of which they are chosen under too.
+    judge_on: what is new in the judged half, see circuits.halves.
     """
 
     methods: tuple[tuple[Method, Options], ...]
@@ -74,14 +74,7 @@ class Plan:
     memory: int | None = None
     verify: int | None = None
     ablations: tuple[Ablation, ...] = ABLATIONS
-
-
-@dataclass(frozen=True)
-class Halves:
-    """Which prompts were discovered on and which judged on, by index."""
-
-    discovery: tuple[int, ...]
-    judged: tuple[int, ...]
+    judge_on: JudgeOn = "prompts"
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,7 @@ Stand = Callable[[Model, Sequence[PromptPair], Plan], Ground]
 
 def lay_ground(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> Ground:
     """Of the plan, its methods, selection and references do not matter. Raises as `discover` does."""
-    halves = split(len(prompts), plan.seed)
+    halves = split(prompts, plan.seed, plan.judge_on)
     found_on, judged_on = (
         batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
     )
@@ -295,16 +288,6 @@ def _match(
         balanced_harmonic_score=balanced_harmonic_score(kept, inside, names),
         of=of,
     )
-
-
-def split(n: int, seed: int) -> Halves:
-    """A seeded random half to discover on and the rest to judge on. Raises PromptError for fewer than two."""
-    if n < 2:
-        raise PromptError(
-            f"{n} prompts cannot be split into a half to discover on and one to judge on; give 2 or more."
-        )
-    order = random.Random(f"halves/{seed}").sample(range(n), n)
-    return Halves(tuple(sorted(order[: n // 2])), tuple(sorted(order[n // 2 :])))
 
 
 def batches_of(

@@ -18,7 +18,7 @@ import numpy as np
 from circuits.batches import Batch, first_prompts, n_prompts
 from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
-from circuits.discovery import SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of, split
+from circuits.discovery import SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of
 from circuits.donors import Donor, keep_masks, resample_donor, zero_donor
 from circuits.evaluation.faithfulness import (
     BAND_PROMPTS,
@@ -32,6 +32,7 @@ from circuits.evaluation.faithfulness import (
     mean_estimate,
     random_circuits,
 )
+from circuits.halves import split
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
 from circuits.model import Model
@@ -101,7 +102,7 @@ class Forecast:
 
 def plan_discovery(model: Model, prompts: Sequence[PromptPair], plan: Plan) -> Forecast:
     """The forecast of circuits.discovery.discover for the same arguments; raises as it does."""
-    halves = split(len(prompts), plan.seed)
+    halves = split(prompts, plan.seed, plan.judge_on)
     found_on, judged_on = (
         batches_of(model, prompts, half, plan) for half in (halves.discovery, halves.judged)
     )
@@ -368,7 +369,7 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         choice = Choice(usual)
         findings.append(Finding(scores, choice, verdicts, (), 0.0))
     before = Baseline(judged, sure, sure, sure, sure)
-    halves = split(len(prompts), plan.seed)
+    halves = split(prompts, plan.seed, plan.judge_on)
     return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), ())
 
 

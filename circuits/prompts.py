@@ -24,7 +24,8 @@ class PromptPair:
     positions: name -> [start, stop) character span in `clean` ("IO", "S1", "S2", "END" ...).
     negative: a prompt of the same shape in which the behaviour is not called for, which the SAE method
         sets against `clean`; empty where `corrupt` serves.
-    template: the frame that the words were put in, for strata and for halves by template.
+    template: the frame that the words were put in, for strata and for halves by template, which keep variants of
+        one sentence together: "3 | ABBA" and "3 | BABA".
     key: what makes the pair new to a model: `circuit train` holds out pairs by key
         (a pair of names, a problem of arithmetic). Empty for a user's own prompts.
     scoring: how answers and distractors are read.

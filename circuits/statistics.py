@@ -83,6 +83,21 @@ def bootstrap_interval(
     return _percentiles(resample_weights(len(samples), resamples, seed) @ samples, confidence)
 
 
+def wilson_interval(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927): it holds at 0 and n too, where a bootstrap has no width.
+
+    Raises ValueError where there are no samples.
+    """
+    if n == 0:
+        raise ValueError("there are no samples")
+    from scipy import stats
+
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
+    middle = (hits + z2 / 2) / (n + z2)
+    reach = np.sqrt(z2 * (hits * (n - hits) / n + z2 / 4)) / (n + z2)
+    return Interval(np.asarray(max(middle - reach, 0.0)), np.asarray(min(middle + reach, 1.0)))
+
+
 def bootstrap_ratio_interval(
     numerators: Float[np.ndarray, "sample"],
     denominators: Float[np.ndarray, "sample"],

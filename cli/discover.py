@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from circuits.methods.method import Method, Options
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
+    from circuits.prompt_check import PromptCheck
     from circuits.selection import Selection
     from cli.evaluate import Done
     from cli.prompt_source import Prompts
@@ -118,6 +119,22 @@ def discover(
             min=1, help="Measure the N largest edges of each method that scores edges again, exactly."
         ),
     ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Refuse unless the model prefers the answer on this share of the prompts."
+        ),
+    ] = None,
+    keep_solved: Annotated[
+        bool,
+        typer.Option(
+            "--keep-solved", help="Leave out prompts on which the model does not prefer the answer."
+        ),
+    ] = False,
+    judge_on: Annotated[
+        Literal["prompts", "templates"],
+        typer.Option(help="What is new in the judged half: its prompts, or their templates too."),
+    ] = "prompts",
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Then judge as `circuit evaluate` does, into OUTPUT-evaluation."),
@@ -180,9 +197,7 @@ def discover(
 
     with progress(quiet=json) as show:
         ready = prepared(options, show)
-        found = discovered(
-            ready, show, lambda b: _state_baseline(ready.model, b, ready.drawn, json), force=force
-        )
+        found = discovered(ready, show, lambda before: _state_baseline(ready, before, json), force=force)
         done = _evaluated(ready, Place(ready.evaluation, force), show) if ready.evaluation else None
     from cli.run_output import summary
 
@@ -202,10 +217,12 @@ def _evaluated(ready: Ready, place: Place, show: Progress) -> Done:
 
 
 class Ready(NamedTuple):
-    """A discovery that can begin. folder, evaluation: where its run goes, and what is asked of it then."""
+    """A discovery that can begin. check: what the doctor says of its prompts. folder, evaluation: where its run
+    goes, and what is asked of it then."""
 
     model: BridgeModel
     drawn: Prompts
+    check: PromptCheck
     plan: Plan
     folder: Path
     evaluation: Path | None
@@ -241,6 +258,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     from cli.answers import methods_for, metric_for, scored, scoring_named, whole
     from cli.own_prompts import ablations, under_mean
     from cli.prompt_source import draw_prompts, own_prompts
+    from cli.screening import checked, screened
 
     options = {**options, "task": named_task(options["task"], options["task_file"])}
     rules = ("top", "threshold", "significance", "correction", "smallest", "prune")
@@ -276,7 +294,11 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
     show("loading the model", 1, 1)
     kind = {name: options[name] for name in ("form", "corruption", "seed")}
     drawn = draw_prompts(model, options["task"], own, n=options["pairs"], scoring=scoring, **kind)
-    _warn_of_prompts(model, drawn)
+    halves = {name: options[name] for name in ("seed", "judge_on")}
+    check = checked(model, drawn, **halves)
+    able = screened(model, drawn, options["min_accuracy"], options["keep_solved"], options["batch_size"])
+    check = check if able.pairs == drawn.pairs else checked(model, able, **halves)
+    _warn_of_prompts(model, able, check)
     plan = Plan(
         methods,
         metric or drawn.metric,
@@ -289,8 +311,9 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
         memory=memory,
         verify=_verify(options["verify"], methods),
         **ablations(drawn),
+        judge_on=options["judge_on"],
     )
-    return Ready(model, drawn, plan, folder, evaluation)
+    return Ready(model, able, check, plan, folder, evaluation)
 
 
 def _selection(
@@ -383,13 +406,13 @@ def _output(output: Path | None, force: bool, stem: str) -> Path:
     return output
 
 
-def _warn_of_prompts(model: BridgeModel, drawn: Prompts) -> None:
+def _warn_of_prompts(model: BridgeModel, drawn: Prompts, check: PromptCheck) -> None:
     from cli.own_prompts import warn_of_file
-    from cli.prompt_source import warn_of_words
+    from cli.prompt_source import warn_of_unknown
     from cli.render import warning
 
     warn_of_file(drawn)
-    warn_of_words(model, drawn.pairs)
+    warn_of_unknown(model, check.words.unknown)
     if drawn.unplaced:
         warning(
             f"{drawn.unplaced} of {len(drawn.pairs)} prompts are not of the layout of colored objects: of their "
@@ -397,13 +420,16 @@ def _warn_of_prompts(model: BridgeModel, drawn: Prompts) -> None:
         )
 
 
-def _state_baseline(model: BridgeModel, before: Baseline, drawn: Prompts, quiet: bool) -> None:
+def _state_baseline(ready: Ready, before: Baseline, quiet: bool) -> None:
+    """One line: what the doctor found of the prompts, and what the model does with them."""
     from cli.render import note, warning
+    from cli.screening import check_line
     from cli.wording import baseline_line, unsolved_warning
 
+    name = ready.model.name
     if not quiet:
-        note(baseline_line(model.name, drawn.name, before))
-    if doubt := unsolved_warning(model.name, before):
+        note(baseline_line(name, ready.drawn.name, before, f"{check_line(ready.check, ready.drawn)}; "))
+    if doubt := unsolved_warning(name, before):
         warning(doubt)
 
 

@@ -26,7 +26,7 @@ OVERRIDE = (
 
 def prompts_words(result: Result) -> str:
     """The prompts, short enough for the title of a picture."""
-    return result.prompts.about.removeprefix("prompts of ").removesuffix(", none of them discovered on")
+    return result.prompts.about.removeprefix("prompts of ").partition(", none of them")[0]
 
 
 def treatment_words(treatment: Treatment, result: Result) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +25,35 @@ def tasks(
     model: Annotated[str, typer.Option(help="Whose tokens to show.")] = "plain-4l",
     form: Annotated[str | None, typer.Option(help="Which form.")] = None,
     corruption: Annotated[str | None, typer.Option(help="Which corruption; all if not given.")] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="How many sample pairs for each corruption.")] = 2,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many pairs: 2 samples of each corruption; to check, as many as discover."
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check the pairs, and what the model makes of them; exit code 1 if any is unusable.",
+        ),
+    ] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Check your own prompt pairs instead of a task's.", dir_okay=False)
+    ] = None,
+    corrupt_prompts: Annotated[
+        Path | None, typer.Option(help="The corrupted twins of --prompts, as for discover.", dir_okay=False)
+    ] = None,
+    corrupt_column: Annotated[
+        str | None, typer.Option(help="Which corrupted twin of --prompts, as for discover.")
+    ] = None,
+    make_corrupt: Annotated[
+        str | None, typer.Option(help="How twins are made that --prompts lacks, as for discover.")
+    ] = None,
+    judge_on: Annotated[
+        Literal["prompts", "templates"],
+        typer.Option(help="Which halves to look for leaks in, as for discover."),
+    ] = "prompts",
     seed: Annotated[int, typer.Option(min=0, help="Seeds the samples.")] = 0,
     task_file: TaskFile = None,
     answers: Annotated[
@@ -38,12 +67,23 @@ def tasks(
 
     [bold]circuit tasks ioi --model gpt2[/bold]
 
-    [bold]circuit tasks import mine.jsonl[/bold] says what a prompt file holds.
     [bold]circuit tasks --task-file my_task.py[/bold]
+
+    [bold]circuit tasks import mine.jsonl[/bold] says what a prompt file holds.
+
+    [bold]circuit tasks ioi --model gpt2 --check[/bold]
+
+    [bold]circuit tasks --check --prompts mine.jsonl --model ./my-hf-model[/bold]
     """
+    options = locals()
     from tasks import TASKS
     from tasks.own import tasks_of
 
+    if check or prompts is not None:
+        from cli.doctor import examine
+
+        examine(options)
+        return
     if name is None:
         own = tasks_of(task_file).values() if task_file else None
         entries = own or [TASKS.load(n) for n in TASKS.names()]
@@ -59,7 +99,7 @@ def tasks(
 
     loaded = load_model(model)
     samples = [
-        _sample(loaded, task, form, c, pairs, seed, scoring)
+        _sample(loaded, task, form, c, pairs or 2, seed, scoring)
         for c in ([corruption] if corruption else task.corruptions)
     ]
     if json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from circuits.model import Reader
     from circuits.models.bridge import BridgeModel
     from circuits.prompt_files.records import Dropped, PromptFile
+    from cli.screening import Screening
     from tasks.task import Lexicon, Task
 
 PAIRS = 500
@@ -33,7 +34,7 @@ class Prompts:
     source: the user's file that the task stands in, and its digest.
     direct_references: those of them that write to the logits, and edge_references, its edges, where the card knows
     the edges. file: where the user's own come from, make_corrupt: how twins are made that it lacks, dropped: what of
-    it is left out, notes: doubts about it.
+    it is left out, notes: doubts about it. screening: what was asked of the model before they were used.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Prompts:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
+    screening: Screening | None = None
 
     @property
     def unplaced(self) -> int:
@@ -164,9 +166,14 @@ def lexicon_of(model: Reader, scoring: Scoring = "one-token") -> Lexicon:
 def warn_of_words(model: BridgeModel, pairs: Sequence[PromptPair]) -> None:
     """Says which words the model's vocabulary lacks, if any."""
     from circuits.batches import unknown_words
+
+    warn_of_unknown(model, unknown_words(model, pairs))
+
+
+def warn_of_unknown(model: BridgeModel, missing: Sequence[str]) -> None:
+    """Says which words these are, if any."""
     from cli.render import warning
 
-    missing = unknown_words(model, pairs)
     if missing:
         some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
         warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")

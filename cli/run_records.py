@@ -54,7 +54,7 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "nodes": nodes_table(found),
         "edges": edges_table(found),
         "circuit": circuit_record(found),
-        "evaluation": evaluation_record(found),
+        "evaluation": evaluation_record(found, drawn),
         "parts": parts_table(found),
     }
 
@@ -88,6 +88,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "bos": model.bos is not None,
             "memory": plan.memory,
             "verify": plan.verify,
+            "judge_on": plan.judge_on,
         },
         "model": {
             "name": found.model,
@@ -103,6 +104,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "judged": list(found.halves.judged),
             "rejected_words": dict(drawn.rejected),
             **own_record(drawn),
+            "screening": drawn.screening and drawn.screening.record(),
         },
         "references": {name: sorted(heads) for name, heads in plan.references.items()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
@@ -257,11 +259,13 @@ def _circuit_edges(found: Discovery, finding: Finding) -> Iterator[dict[str, obj
             yield dict(zip(names, row[1:-1], strict=True))
 
 
-def evaluation_record(found: Discovery) -> dict[str, Any]:
+def evaluation_record(found: Discovery, drawn: Prompts) -> dict[str, Any]:
     """evaluation.json: the model itself, every verdict with what makes it comparable, and the overlaps."""
     from circuits.evaluation.faithfulness import six_things
+    from circuits.halves import NEW, SOLVED
 
-    prompts = f"{len(found.halves.judged)} judged prompts, none of them discovered on"
+    solved = SOLVED if drawn.screening and drawn.screening.keep_solved else ""
+    prompts = f"{len(found.halves.judged)} judged prompts, {NEW[found.plan.judge_on]}{solved}"
     return {
         "baseline": asdict(found.baseline),
         "rounding": None if found.rounding is None else asdict(found.rounding),

@@ -37,11 +37,11 @@ def share(value: Estimate) -> str:
     return f"{value.value:.1%} [{value.low:.1%}, {value.high:.1%}]"
 
 
-def baseline_line(model: str, task: str, before: Baseline) -> str:
-    """How the model itself does, before anything is patched."""
+def baseline_line(model: str, task: str, before: Baseline, prompts: str = "") -> str:
+    """How the model itself does, before anything is patched. prompts: what is to be said of them first."""
     return (
-        f"{model} on {task}: prefers the answer on {share(before.preferred)} of {before.n_prompts} judged prompts, "
-        f"says it first on {share(before.correct)}; metric {estimate(before.metric_clean)} clean, "
+        f"{model} on {task}: {prompts}prefers the answer on {share(before.preferred)} of {before.n_prompts} judged "
+        f"prompts, says it first on {share(before.correct)}; metric {estimate(before.metric_clean)} clean, "
         f"{estimate(before.metric_corrupt)} corrupt."
     )
 

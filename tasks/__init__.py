@@ -54,5 +54,5 @@ TASKS = Tasks(
     kind="task",
     package="tasks",
     attribute="TASK",
-    without=frozenset({"task", "own", "words", "facts", "templates", "held_out"}),
+    without=frozenset({"task", "own", "words", "facts", "templates", "held_out", "sampling"}),
 )

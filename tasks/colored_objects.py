@@ -105,7 +105,7 @@ def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) 
         positions=_positions([spans[f"COLOR{i}"] for i in range(3)], spans[f"OBJECT{asked}"], asked)
         | {"ASKED": spans["ASKED"], "END": end(clean)},
         negative=fill(template, words | {"ASKED": objects[6]})[0],
-        template=f"{words['start']}, thing {asked + 1} of 3",
+        template=f"{words['start']} | thing {asked + 1} of 3",
         key=f"{objects[asked]}|{colours[asked]}",
     )
 

@@ -60,7 +60,7 @@ def _template(rng: random.Random, form: str) -> tuple[str, str]:
     """The sentence with its name slots in place, and what to call it."""
     number, order = rng.randrange(len(FRAMES)), rng.choice(tuple(ORDERS))
     first, second = ORDERS[order]
-    text, label = FRAMES[number].replace("{A}", first).replace("{B}", second), f"{order} {number + 1}"
+    text, label = FRAMES[number].replace("{A}", first).replace("{B}", second), f"{number + 1} | {order}"
     if form == "two-givers":
         text = text.replace("{S2}", rng.choice(GIVERS))
     if form == "distractors":

@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from circuits.errors import CircuitError, PromptError, UnknownNameError
 from circuits.prompts import PromptPair, Scoring
+from tasks.sampling import stratified
 
 
 @dataclass
@@ -90,8 +92,8 @@ class Lexicon:
             raise CircuitError(
                 f"Of {len(words)} {kind} {len(self.kept[kind])} are {what} for {self.name} "
                 f"(rejected: {some} ...); at least {least} are needed. "
-                "Score longer answers with --answers whole-string or first-token, choose another model, or bring your "
-                "own pairs with --prompts."
+                "Score longer answers with --answers whole-string or first-token, choose another model, or bring "
+                "your own pairs with --prompts."
             )
         return self.kept[kind]
 
@@ -201,27 +203,22 @@ class Task:
         accept: Callable[[PromptPair], bool] = lambda pair: True,
         fewer: bool = False,
     ) -> tuple[PromptPair, ...]:
-        """n distinct pairs; the same arguments give the same pairs, and fewer are a prefix of more.
+        """n distinct pairs, of each template equally many to within one until it has no more; the same arguments give
+        the same pairs, and fewer are a prefix of more.
 
         accept: pairs that it refuses are not drawn (held-out keys).
         Raises PromptError where the task has fewer than n distinct pairs to give, unless `fewer` will do.
         """
         form, corruption = self.choose(form, corruption)
-        rng, seen, pairs = (
-            random.Random(f"{self.name}/{form}/{corruption}/{seed}"),
-            set[str](),
-            list[PromptPair](),
-        )
-        draws, limit = 0, 200 * n + 20_000
-        while len(pairs) < n and draws < limit:
-            draws += 1
-            pair = replace(self.generate(rng, lexicon, form, corruption), scoring=lexicon.scoring)
-            if pair.clean not in seen and accept(pair) and lexicon.fits(pair):
-                seen.add(pair.clean)
-                pairs.append(pair)
+        rng = random.Random(f"{self.name}/{form}/{corruption}/{seed}")
+
+        def draw() -> PromptPair:
+            return replace(self.generate(rng, lexicon, form, corruption), scoring=lexicon.scoring)
+
+        pairs = tuple(islice(stratified(draw, lambda pair: accept(pair) and lexicon.fits(pair)), n))
         if len(pairs) < (min(n, 2) if fewer else n):
             raise PromptError(
                 f"{self.name} ({form}, {corruption}) has {len(pairs)} distinct prompts for {lexicon.name}, "
                 f"{n} were asked for. " + lexicon.why + f"Ask for fewer with --pairs {len(pairs)}."
             )
-        return tuple(pairs)
+        return pairs

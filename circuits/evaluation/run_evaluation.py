@@ -27,6 +27,7 @@ from circuits.evaluation.faithfulness import (
 )
 from circuits.evaluation.recorded import Recorded, recorded
 from circuits.evaluation.stability import Stability, stability
+from circuits.halves import NEW, SOLVED
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import metric_named
@@ -246,9 +247,16 @@ def own_prompts(run: RunFolder, n: int | None) -> PromptSet | None:
         tuple(run.prompts[i] for i in numbers),
         tuple(f"prompt {i + 1}" for i in numbers),
         metric,
-        f"judged prompts of {task}, none of them discovered on",
+        f"judged prompts of {task}, {_said_of(run)}",
         prompts_of(run, "discovery") or None,
     )
+
+
+def _said_of(run: RunFolder) -> str:
+    """What makes the judged prompts new, and whether the model solves all of them by choice."""
+    new = NEW["templates" if run.run["config"].get("judge_on") == "templates" else "prompts"]
+    screening = run.run["prompts"].get("screening") or {}
+    return new + (SOLVED if screening.get("keep_solved") else "")
 
 
 def check_parts(skip: Collection[str]) -> frozenset[str]:

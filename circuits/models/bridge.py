@@ -218,7 +218,8 @@ class BridgeModel:
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""
-        ids, spans = map(list, self._encoded(text))
+        encoded, offsets = self._encoded(text)
+        ids, spans = list(encoded), list(offsets)
         if self.bos is not None:
             ids, spans = [self.bos, *ids], [(0, 0), *spans]
         if not ids:

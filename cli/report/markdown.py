@@ -101,6 +101,7 @@ def _judgement(found: Discovery) -> Iterator[str]:
     first = found.findings[0]
     prompts = (
         f"{len(found.halves.judged)} judged prompts; {len(found.halves.discovery)} others were discovered on"
+        + (", none of a judged template" if found.plan.judge_on == "templates" else "")
     )
     stated = six_things(first.verdicts[0], first.ranked.components, found.graph, prompts)
     yield (
@@ -248,6 +249,11 @@ def _settings(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"Prompts of the file that were left out: {reasons}."
     if made := run["prompts"].get("corrupt_prompts_made_by"):
         yield f"The file has no corrupted prompts for some or all of its prompts; they were made by {made}."
+    if screening := run["prompts"].get("screening"):
+        yield (
+            f"Asked of the model first, on all {screening['drawn']} prompts: it prefers the answer on "
+            f"{screening['accuracy']['value']:.1%}. {screening['left_out']} that it fails were left out."
+        )
 
 
 def _plain(value: object) -> str:

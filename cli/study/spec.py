@@ -115,6 +115,9 @@ class Options(Part):
     smallest: float | None = Field(None, ge=0)
     prune: float | None = Field(None, ge=0)
     verify: int | None = Field(None, ge=1)
+    min_accuracy: float | None = Field(None, ge=0, le=1)
+    keep_solved: bool = False
+    judge_on: Literal["prompts", "templates"] = "prompts"
     batch_size: int | None = Field(None, ge=1)
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_models import prompt_pairs
 
 from circuits.circuit import Circuit
-from circuits.discovery import Plan, discover, match, split
+from circuits.discovery import Plan, discover, match
 from circuits.errors import PromptError, UnknownNameError
 from circuits.evaluation.faithfulness import Baseline
 from circuits.methods import METHODS
@@ -23,25 +21,6 @@ from circuits.scores import Scores
 from circuits.selection import Selection
 
 PAIRS = prompt_pairs(12)
-
-
-@given(st.integers(2, 300), st.integers(0, 5))
-def test_halves_are_disjoint_and_cover_all_prompts(n: int, seed: int) -> None:
-    halves = split(n, seed)
-    assert sorted(halves.discovery + halves.judged) == list(range(n))
-    assert len(halves.judged) - len(halves.discovery) == n % 2
-    assert halves == split(n, seed)
-    assert halves.discovery == tuple(sorted(halves.discovery))
-
-
-def test_another_seed_is_another_split() -> None:
-    assert len({split(20, seed) for seed in range(10)}) == 10
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_too_few_prompts_to_split_are_refused(n: int) -> None:
-    with pytest.raises(PromptError, match=f"{n} prompts cannot be split"):
-        split(n, 0)
 
 
 @dataclass
@@ -108,8 +87,11 @@ def test_the_judged_half_changes_no_score_and_no_choice(gpt2: BridgeModel) -> No
     patching = METHODS.load("activation-patching")
     plan = _plan(patching, selection=Selection(target=0.5))
     first = discover(gpt2, PAIRS, plan)
-    others = prompt_pairs(30, seed=1)[12:24]
-    swapped = tuple(others[i] if i in first.halves.judged else pair for i, pair in enumerate(PAIRS))
+    texts = {pair.clean for pair in PAIRS}
+    others = {t: [p for p in prompt_pairs(30) if p.template == t and p.clean not in texts] for t in "01"}
+    swapped = tuple(
+        others[pair.template].pop() if i in first.halves.judged else pair for i, pair in enumerate(PAIRS)
+    )
     second = discover(gpt2, swapped, plan)
     (a,), (b,) = first.findings, second.findings
     assert np.array_equal(a.scores.samples, b.scores.samples)

@@ -100,7 +100,7 @@ def test_vocabulary_has_every_word_of_the_task(model: Measure) -> None:
 
 def test_solves_the_task_on_new_pairs(model: Measure, card: Any) -> None:
     pairs = planted_pairs(500, planted.PLANTED_NAMES, seed=11)
-    assert {pair.template.split()[0] for pair in pairs} == {"ABBA", "BABA"}
+    assert {pair.template.split(" | ")[1] for pair in pairs} == {"ABBA", "BABA"}
     clean, _ = model.logits(model.prompts([pair.clean for pair in pairs]))
     corrupt, _ = model.logits(model.prompts([pair.corrupt for pair in pairs]))
     assert bool((clean.argmax(-1) == model.token([pair.answers for pair in pairs])).all())
