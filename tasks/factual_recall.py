@@ -56,7 +56,7 @@ def _groups(lexicon: Lexicon, relation: str) -> tuple[tuple[Fact, ...], ...]:
 
 def _two_facts(rng: random.Random, lexicon: Lexicon, relation: str) -> tuple[Fact, Fact]:
     """A fact, and one of the same relation and subject length with another answer."""
-    groups = _groups(lexicon, relation)
+    groups = lexicon.once(f"facts ({relation})", lambda: _groups(lexicon, relation))
     group = rng.choices(groups, weights=[len(g) for g in groups])[0]
     fact = rng.choice(group)
     return fact, rng.choice([other for other in group if other[1] != fact[1]])

@@ -119,7 +119,7 @@ def _groups(lexicon: Lexicon, form: str) -> list[list[Piece]]:
 
 
 def _two_names(rng: random.Random, lexicon: Lexicon, form: str) -> tuple[Piece, Piece]:
-    groups = _groups(lexicon, form)
+    groups = lexicon.once(f"names to copy ({form})", lambda: _groups(lexicon, form))
     for _ in range(TRIES if groups else 0):
         group = rng.choices(groups, weights=[len(g) for g in groups])[0]
         piece = rng.choice(group)
@@ -142,7 +142,8 @@ def _story(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> 
 
     clean, spans = told(FRAMES[number], piece.name, piece.before)
     name = spans["NAME"][0] - 1
-    previous = (name, name + piece.start) if piece.start else (name - len("named"), name)
+    first = name + 1  # behind the space
+    previous = (first, name + piece.start) if piece.start else (name - len("named"), name)
     return PromptPair(
         clean=clean,
         corrupt=told(FRAMES[number], other.name, (other if corruption == "other-name" else piece).before)[0],
@@ -150,7 +151,7 @@ def _story(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> 
         distractors=(other.text,),
         positions={
             "PREVIOUS": previous,
-            "ANSWER": (name + piece.start, name + piece.stop),
+            "ANSWER": (max(first, name + piece.start), name + piece.stop),
             "END": end(clean),
         },
         negative=told(FRAMES[number].replace(NAMED, ""), "it", "")[0],

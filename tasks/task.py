@@ -10,10 +10,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any, TypeVar
 
 from circuits.errors import CircuitError, PromptError, UnknownNameError
 from circuits.prompts import PromptPair, Scoring
 from tasks.sampling import stratified
+
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -37,6 +40,14 @@ class Lexicon:
     rejected: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lengths: dict[tuple[str, str], int] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, work_out: Callable[[], Found]) -> Found:
+        """What a task works out of its words for this tokenizer: the first time that the name is asked for."""
+        if name not in self.found:
+            self.found[name] = work_out()
+        held: Found = self.found[name]
+        return held
 
     def length(self, text: str, after: str) -> int:
         """n_tokens, asked of the tokenizer once a text."""

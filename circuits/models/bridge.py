@@ -33,6 +33,7 @@ from circuits.models.source import ModelSource, find_model, n_parameters
 SPELLING = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\\n"})
 """How byte-level and SentencePiece vocabularies write a space and a new line."""
 
+_LONG_TEXT = 1000  # characters from which a prompt's tokens are not kept
 SMALL_MODEL = 20_000_000
 """Parameters under which one thread is faster than many: the work per operation is too little to share."""
 
@@ -155,8 +156,8 @@ class BridgeModel:
     ) -> None:
         self.name, self.directory, self.builtin = source.name, source.directory, source.builtin
         self._bridge, self._tokenizer, cfg = bridge, tokenizer, bridge.cfg
-        # A prompt is asked for again with each word that may follow it.
-        self._encoded = lru_cache(maxsize=1024)(self._encode)
+        # A prompt is asked for again and again: when it is drawn, checked, and put into a batch.
+        self._encoded = lru_cache(maxsize=4096)(self._encode)
         self.graph = Graph(
             n_layers=cfg.n_layers,
             n_heads=cfg.n_heads,
@@ -218,7 +219,7 @@ class BridgeModel:
 
     def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids with the BOS token in front where the vocabulary has one; character spans beside them."""
-        encoded, offsets = self._encoded(text)
+        encoded, offsets = (self._encoded if len(text) < _LONG_TEXT else self._encode)(text)
         ids, spans = list(encoded), list(offsets)
         if self.bos is not None:
             ids, spans = [self.bos, *ids], [(0, 0), *spans]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,17 +15,8 @@ from cli.study.cells import cells
 from cli.study.spec_file import read_study
 
 Invoke = Callable[..., Result]
-FILE = '''from tasks.own import pair, task
-
-CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo", "Egypt": "Cairo"}
-
-@task
-def capitals(rng, lexicon):
-    """Capitals: the capital of a country."""
-    country, other = rng.sample(lexicon.single("countries", list(CAPITALS)), 2)
-    return pair("The capital of {COUNTRY} is", clean={"COUNTRY": country}, corrupt={"COUNTRY": other},
-                answer=" " + CAPITALS[country], distractor=" " + CAPITALS[other])
-'''
+README = Path(__file__).parents[2] / "README.md"
+(FILE,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 FAST = ("--method", "logit-attribution", "--top", 6)
 
 
