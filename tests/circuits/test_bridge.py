@@ -220,6 +220,7 @@ def test_a_model_spread_over_cpu_and_disk_gives_the_same_runs(
             torch.testing.assert_close(ours.captured[site], theirs.captured[site])
 
 
+@pytest.mark.slow
 def test_on_two_cards_nothing_meets_across_them(directory: Callable[[str], Path]) -> None:
     """Tied and untied, with and without rotary positions; no values, see two_cards.py."""
     tests = Path(__file__).parents[1]

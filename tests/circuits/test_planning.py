@@ -124,7 +124,7 @@ def test_flops_are_those_of_the_discovery(
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("positions", ["all", "every"])
+@pytest.mark.parametrize("positions", ["all", pytest.param("every", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["tiny-olmo2", "tiny-gemma2", "tiny-gptj", "tiny-mixtral"])
 def test_models_that_the_engine_does_not_cover_are_forecast_too(
     name: str, positions: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch

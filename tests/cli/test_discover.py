@@ -180,7 +180,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(name: str, circuit: Invoke, tm
 BAD_FILES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "empty": ((), ("0 prompt pairs",)),
     "not JSON": ((PAIR, "{clean"), ("line 2", "no JSON")),
-    "missing key": ((PAIR, {"clean": "x"}), ("line 2", "corrupt")),
+    "missing key": ((PAIR, {"clean": "x"}), ("line 2", "answers: Field required")),
     "one pair": ((PAIR,), ("1 prompt pairs",)),
     "lengths differ": ((PAIR, PAIR | {"corrupt": "Mary"}), ("prompt 2", "'Mary'", "align")),
     "answer of two tokens": (
