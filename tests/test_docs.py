@@ -91,9 +91,9 @@ def test_a_command_on_a_model_from_elsewhere_is_well_formed(command: str, empty_
 @pytest.mark.parametrize(
     "config",
     # Those of models from elsewhere run in tests/cli/test_configs.py on a stand-in; README runs the config of the
-    # main job with another seed already.
+    # main job with another seed already; of studies one that runs whole is enough.
     [
-        pytest.param(c, marks=[pytest.mark.slow] if c.stem == "ioi" else [])
+        pytest.param(c, marks=[pytest.mark.slow] if c.stem in ("ioi", "quick") else [])
         for c in CONFIGS
         if not _elsewhere(c)
     ],

@@ -123,9 +123,14 @@ def test_flops_are_those_of_the_discovery(
     assert ahead.work.all_flops == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 
+SLOWER = ("olmo2", "gemma2", "mixtral")
+
+
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("positions", ["all", pytest.param("every", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["tiny-olmo2", "tiny-gemma2", "tiny-gptj", "tiny-mixtral"])
+@pytest.mark.parametrize(
+    "name", ["tiny-gptj", *(pytest.param(f"tiny-{n}", marks=pytest.mark.slow) for n in SLOWER)]
+)
 def test_models_that_the_engine_does_not_cover_are_forecast_too(
     name: str, positions: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_the_configs_of_gpt2_medium_run_and_can_be_compared(
     assert found["overlap"]["jaccard"] == len(found["shared"]) / found["union"]
 
 
+@pytest.mark.slow
 def test_prompts_of_two_lists_go_where_prompts_go(
     circuit: Invoke, shared: Path, published: tuple[str, ...], tmp_path: Path
 ) -> None:
