@@ -99,9 +99,14 @@ def first_prompts(batches: Sequence[Batch], n: int) -> tuple[Batch, ...]:
     return tuple(batch for batch in kept if len(batch))
 
 
+def places(batches: Sequence[Batch]) -> dict[int, int]:
+    """Index of each pair that the rows are of -> its place among them, in the order of the prompt set."""
+    return {index: n for n, index in enumerate(sorted({i for batch in batches for i in batch.index}))}
+
+
 def n_prompts(batches: Sequence[Batch]) -> int:
     """How many pairs the rows are of."""
-    return len({index for batch in batches for index in batch.index})
+    return len(places(batches))
 
 
 def by_prompt(batches: Sequence[Batch], values: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
@@ -112,7 +117,7 @@ def by_prompt(batches: Sequence[Batch], values: Float[Tensor, "..."], dim: int =
     index = [i for batch in batches for i in batch.index]
     if not any(batch.has_strings for batch in batches):
         return values.index_select(dim, torch.tensor(index, device=values.device).argsort())
-    place = {i: n for n, i in enumerate(sorted(set(index)))}
+    place = places(batches)
     shape = [1] * values.dim()
     shape[dim] = -1
     weights = values.new_tensor([w for batch in batches for w in batch.weights]).view(shape)

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from circuits.attribution import BACK, prompt_bytes
-from circuits.batches import Batch, n_prompts
+from circuits.batches import Batch, places
 from circuits.donors import first_difference
 from circuits.edge_scores import edge_scores
 from circuits.engine.footprint import Footprint
@@ -76,13 +76,9 @@ def prompt_matrices(
     n_runs: how many runs of a prompt go side by side.
     """
     done, n_rows, room = 0, sum(len(batch) for batch in problem.batches), _room(model)
-    found = np.zeros(
-        (n_prompts(problem.batches), len(model.graph.sources), len(model.graph.readers)), np.float32
-    )
     # Prompts that are judged elsewhere have left gaps.
-    place = {
-        index: i for i, index in enumerate(sorted({i for batch in problem.batches for i in batch.index}))
-    }
+    place = places(problem.batches)
+    found = np.zeros((len(place), len(model.graph.sources), len(model.graph.readers)), np.float32)
 
     def of_batch(batch: Batch) -> None:
         length = batch.clean.shape[1]

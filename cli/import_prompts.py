@@ -105,11 +105,10 @@ def _loaded(model: str | None) -> BridgeModel | None:
 
 def _left(model: BridgeModel | None, file: PromptFile, make_corrupt: str | None, seed: int) -> Paired | None:
     """What the model can use."""
-    from circuits.errors import CircuitError, UnknownNameError
-    from cli.own_prompts import WAYS
+    from circuits.errors import CircuitError
+    from cli.own_prompts import require_way
 
-    if make_corrupt is not None and make_corrupt not in WAYS:
-        raise UnknownNameError("way to make corrupted prompts", make_corrupt, WAYS)
+    require_way(make_corrupt)
     if model is None:
         if make_corrupt:
             raise CircuitError(f"--make-corrupt {make_corrupt} needs --model: twins are as many tokens long.")

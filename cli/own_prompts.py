@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuits.errors import CircuitError, UnknownNameError
+from circuits.prompt_files.records import WAYS
 from cli.prompt_source import Prompts
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
 
-WAYS = ("resample", "mean")
+
+def require_way(make_corrupt: str | None) -> None:
+    """Raises UnknownNameError for a name that is no way to make corrupted prompts."""
+    if make_corrupt is not None and make_corrupt not in WAYS:
+        raise UnknownNameError("way to make corrupted prompts", make_corrupt, WAYS)
 
 
 def read_own(
@@ -23,8 +28,7 @@ def read_own(
     from circuits.prompt_files.reading import read, require_pairs
     from tasks.colored_objects import positions_of
 
-    if make_corrupt not in (None, *WAYS):
-        raise UnknownNameError("way to make corrupted prompts", str(make_corrupt), WAYS)
+    require_way(make_corrupt)
     file = read(path, column=column, twins=twins)
     parsed = file.format == "prompt-label"
     if not (parsed and make_corrupt == "mean"):

@@ -12,16 +12,13 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 from circuits.batches import continuation, tokenize_pair
 from circuits.errors import PromptError
 from circuits.model import Model
-from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, counted, parted
+from circuits.prompt_files.records import Dropped, PromptFile, PromptRow, Way, counted, parted
 from circuits.prompts import PromptPair
 
-Way = Literal["resample", "mean"]
-WAYS: tuple[Way, ...] = get_args(Way)
 NO_SPAN = "no position to swap"
 Partners = Callable[[PromptRow], Iterable[PromptRow]]
 

@@ -6,8 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from circuits.prompts import PromptPair, Scoring
+
+Way = Literal["resample", "mean"]
+"""How corrupted twins are made that a file lacks, see circuits.prompt_files.pairing."""
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass(frozen=True)

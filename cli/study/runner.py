@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from circuits.prompts import PromptPair
 
 State = Literal["done", "kept", "failed", "elsewhere"]
-GROUND = ("metric", "seed", "batch_size", "memory", "judge_on", "ablations")
+GROUND = ("metric", "seed", "batch_size", "memory", "judge_on")
 """What a plan says of its ground."""
 _LOOK_AGAIN = 1.0  # seconds between looks at what another process is making
 

@@ -17,8 +17,8 @@ from circuits.batches import continuation, make_batches
 from circuits.errors import PromptError
 from circuits.models.bridge import BridgeModel
 from circuits.prompt_files import read
-from circuits.prompt_files.pairing import WAYS, Paired, Way, fitting, pair_up, require_two
-from circuits.prompt_files.records import PromptFile, PromptRow, counted
+from circuits.prompt_files.pairing import Paired, fitting, pair_up, require_two
+from circuits.prompt_files.records import WAYS, PromptFile, PromptRow, Way, counted
 
 FRAMES = (
     "When {A} and {B} went to the store, {B} gave a drink to",
