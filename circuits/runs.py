@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 RECORD = "run.json"
 FILES = (RECORD, "prompts.jsonl", "nodes.csv", "edges.csv", "circuit.json", "evaluation.json")
-PARTS = "parts.csv"
+TABLES = ("parts", "sizes", "codes")
+"""Tables that a run has where there is something to put into them: NAME.csv."""
+ATTENTION = "attention.json"
 
 # Where a write fails for lack of room, the OSError names no file.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -41,8 +43,12 @@ class RunFolder:
     """What a run folder holds.
 
     run: the record (format version, configuration, seed, versions, counts); circuit and evaluation: as JSON.
-    nodes, edges: one row a component, one row a link. parts: one row for what is finer than a component, where a
-    method scored any (parts.csv).
+    nodes, edges: one row a component, one row a link.
+    parts: one row for what is finer than a component, where a method scored any.
+    sizes: one row a method and circuit size, how faithful the first n of its ranking are to the judged prompts
+    (method, n, kept, faithfulness, low, high, ablation, n_prompts; kept is n without edges that lead nowhere).
+    codes: one row a head and code of an autoencoder, the prompts that have it (head, code, positives, negatives).
+    attention: what heads attend to on some judged prompts; see circuits.attention_samples.
     """
 
     path: Path
@@ -53,6 +59,9 @@ class RunFolder:
     circuit: dict[str, Any]
     evaluation: dict[str, Any]
     parts: pd.DataFrame | None = None
+    sizes: pd.DataFrame | None = None
+    codes: pd.DataFrame | None = None
+    attention: dict[str, Any] | None = None
 
 
 def check_output(path: str | Path, force: bool = False, record: str = RECORD) -> None:
@@ -199,18 +208,22 @@ def write_records(
     edges: pd.DataFrame,
     circuit: Mapping[str, object],
     evaluation: Mapping[str, object],
-    parts: pd.DataFrame | None = None,
+    attention: Mapping[str, object] | None = None,
+    **tables: pd.DataFrame | None,
 ) -> None:
-    """Writes the six files that read_run reads, and parts.csv where there are any; the format version comes first
-    in run.json."""
+    """Writes the six files that read_run reads, and of TABLES and attention what there is; the format version comes
+    first in run.json."""
     write_json(folder / RECORD, {"format_version": FORMAT_VERSION} | dict(run))
     write_prompts(folder / "prompts.jsonl", prompts)
     write_table(folder / "nodes.csv", nodes)
     write_table(folder / "edges.csv", edges)
     write_json(folder / "circuit.json", circuit)
     write_json(folder / "evaluation.json", evaluation)
-    if parts is not None and len(parts):
-        write_table(folder / PARTS, parts)
+    for name in TABLES:
+        if (rows := tables.get(name)) is not None and len(rows):
+            write_table(folder / f"{name}.csv", rows)
+    if attention is not None:
+        write_json(folder / ATTENTION, attention)
 
 
 @dataclass(frozen=True)
@@ -247,10 +260,15 @@ def read_run(path: str | Path) -> RunFolder:
             edges=read_table(path / "edges.csv"),
             circuit=records.circuit,
             evaluation=read_json(path / "evaluation.json"),
-            parts=read_table(path / PARTS) if (path / PARTS).is_file() else None,
+            attention=read_json(path / ATTENTION) if (path / ATTENTION).is_file() else None,
+            **{name: _table(path / f"{name}.csv") for name in TABLES},
         )
     except OSError as problem:
         raise _unreadable(path, problem) from problem
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return read_table(path) if path.is_file() else None
 
 
 def _unreadable(path: Path, problem: OSError) -> RunFolderError:
