@@ -17,6 +17,7 @@ from cli.intervene import intervene
 from cli.listings import methods, models
 from cli.plan import plan
 from cli.run import run as run_study
+from cli.show import show
 from cli.tasks_group import tasks_app
 from cli.train import train
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (
     discover,
+    show,
     evaluate,
     compare,
     check,

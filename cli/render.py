@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from circuits.graph import Graph
     from circuits.progress import Progress
     from circuits.scores import Scores
+    from cli.text_graph import Line
 
 PATIENCE = 1.0  # seconds that a task may take before its progress is shown
 _SAY_AGAIN = 15.0  # seconds between the lines about one task where there is no terminal
+_NARROW = 60  # columns of a window below which tables say less
 _SUPPORTS, _OPPOSES = (33, 102, 172), (178, 24, 43)
 
 
@@ -59,6 +61,22 @@ def note(message: str) -> None:
 def say(message: str) -> None:
     """A line of the results, on stdout."""
     _console().print(message)
+
+
+def room() -> tuple[int, bool]:
+    """The columns of stdout, and whether it takes ASCII alone."""
+    console = _console()
+    return console.width, console.options.ascii_only or console.legacy_windows
+
+
+def draw(lines: Iterable[Line]) -> None:
+    """Lines of cli.text_graph on stdout, those that are too long cut off; what has a side is coloured by it."""
+    console = _console()
+    look = {"+": "blue", "-": "red"}
+    for line in lines:
+        text = Text.assemble(*((piece.text, look.get(piece.side, "")) for piece in line))
+        text.rstrip()
+        console.print(text, no_wrap=True, crop=True, overflow="crop")
 
 
 def _message(prefix: str, style: str, message: str) -> None:
@@ -237,11 +255,11 @@ def table(
 ) -> None:
     """A table on stdout. Words that do not fit are folded into more lines, never cut off.
 
-    numeric: the columns to align on the right. whole: columns beside the first that are never folded, by default
-    those.
+    numeric: the columns to align on the right. whole: the columns that are never folded, by default those and the
+    first.
     """
     right = set(numeric)
-    never = {columns[0], *(right if whole is None else whole)}
+    never = {columns[0], *right} if whole is None else set(whole)
     grid = Table(
         box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, show_edge=False
     )
@@ -259,11 +277,12 @@ def top_components(
     *,
     n: int = 10,
     unit: str = "score",
-    intervals: Mapping[str, tuple[float, float]] | None = None,
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
 ) -> None:
     """The components, or edges, with the largest scores, with 95% intervals and whether the circuit keeps them.
 
-    intervals: component -> (low, high), from a bootstrap say; by default 1.96 standard errors either way.
+    intervals: component -> (low, high), from a bootstrap say, None where it is not known; by default 1.96 standard
+    errors either way.
     """
     values = dict(zip(scores.components, scores.values.tolist(), strict=True))
     errors = dict(zip(scores.components, scores.stderr.tolist(), strict=True))
@@ -271,14 +290,19 @@ def top_components(
     rows = []
     for rank, name in enumerate(scores.ranking()[:n], 1):
         value, reach = values[name], 1.96 * errors[name]
-        low, high = known.get(name, (value - reach, value + reach))
+        interval = known.get(name, (value - reach, value + reach))
+        within = "{} to {}".format(*map(_signed, interval)) if interval else ""
         member = "" if circuit is None else "yes" if name in circuit else "no"
-        rows.append((rank, name, _signed(value), f"{_signed(low)} to {_signed(high)}", member))
+        rows.append((rank, name, _signed(value), within, member))
     what = "edge" if any("->" in name for name in scores.components) else "component"
     columns = ("rank", what, unit, "95% interval", "in circuit")[: 5 if circuit is not None else 4]
     shown = [row[: len(columns)] for row in rows]
-    whole = (what, "95% interval")
-    table(columns, shown, title=scores.method, numeric=("rank", unit), whole=whole)
+    whole = ["rank", what, "95% interval"]
+    if _console().width < _NARROW:
+        columns = (what, "score", "95% interval")
+        shown = [(name + " *" * (member == "yes"), *rest) for _, name, *rest, member in rows]
+        whole = [what, "score"]
+    table(columns, shown, title=scores.method, numeric=("rank", "score", unit), whole=whole)
 
 
 def _signed(value: float) -> str:

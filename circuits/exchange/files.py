@@ -66,6 +66,11 @@ def check_file(path: str | Path, form: Format, force: bool = False) -> None:
             f"{path} ends as {others[path.suffix]} files do, and {form.name} files end in {form.extension}. "
             f"Choose another --output, or --format {others[path.suffix]}."
         )
+    check_place(path, force)
+
+
+def check_place(path: Path, force: bool = False) -> None:
+    """Raises CircuitError where no file may be written to `path`."""
     if os.path.lexists(path):
         if not force:
             raise CircuitError(f"{path} exists: choose another --output, or pass --force to replace it.")

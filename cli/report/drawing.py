@@ -20,8 +20,20 @@ from matplotlib.path import Path
 from circuits.circuit import Circuit
 from circuits.graph import INPUT, LOGITS, Graph
 from circuits.scores import Scores
-from cli.report.figure import INK, PALE, PAPER, axes_at, blank, colour_bar, colours, ink_on, paper_style
-from cli.report.layout import NODE_HEIGHT, NODE_WIDTH, ROW, Curve, Layout, Link, curve, extent, layout
+from cli.report.figure import (
+    INK,
+    NOTES,
+    PALE,
+    PAPER,
+    axes_at,
+    blank,
+    colour_bar,
+    colours,
+    ink_on,
+    paper_style,
+    write_lines,
+)
+from cli.report.layout import GRID, Curve, Layout, Link, curve, extent, layout, paper_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,18 +56,22 @@ def drawing(
     title: str = "",
     unit: str = "score",
     signed: bool | None = None,
+    notes: tuple[str, ...] = (),
+    width: float | None = None,
 ) -> Figure:
     """The circuit as a figure, nodes coloured by `scores`.
 
     links: (source, target) -> score, or None for a link that is there but was not measured (thin and grey).
         By default every legal link between the circuit's nodes, with its score where the method gives one.
     unit: what the colour bar says; signed: False for counts, None to tell by the values.
+    notes: what to say below beside the legend. width: of the whole figure in inches; None: as the circuit asks for.
     """
     if links is None:
         links = {link: scores.links.get(link) for link in graph.links(circuit.nodes)}
     members = {INPUT, LOGITS, *circuit.nodes}
     links = {link: score for link, score in links.items() if members.issuperset(link)}
-    placed = layout(graph, circuit.nodes, links)
+    grid = GRID if width is None else paper_grid(graph, circuit.nodes, width - _LEFT - _RIGHT)
+    placed = layout(graph, circuit.nodes, links, grid)
     drawn, note = _thinned(placed, links)
     curves = {link: curve(placed, link) for link in drawn}
     signed = (
@@ -65,7 +81,7 @@ def drawing(
     scale = colours(np.array([value[name] for name in circuit.nodes if name in value]), signed)
     with paper_style():
         figure, axes, key = page(
-            placed, extent(placed, curves.values()), title, _legend(circuit, drawn) + note
+            placed, extent(placed, curves.values()), title, _legend(circuit, drawn) + note + notes, width
         )
         colour_bar(figure, key, scale, unit, upright=False)
         draw_layers(axes, placed)
@@ -83,7 +99,9 @@ def _thinned(
     unmeasured = [link for link, score in links.items() if score is None]
     if len(unmeasured) <= _MANY:
         return dict(links), ()
-    far = {(u, v) for u, v in unmeasured if placed.places[v][1] - placed.places[u][1] > 1.01 * ROW}
+    far = {
+        (u, v) for u, v in unmeasured if placed.places[v][1] - placed.places[u][1] > 1.01 * placed.grid.row
+    }
     note = f"{len(far):,} unmeasured links between distant rows are not drawn"
     return {link: score for link, score in links.items() if link not in far}, (note,)
 
@@ -100,42 +118,40 @@ def _legend(circuit: Circuit, links: Mapping[Link, float | None]) -> tuple[str, 
 
 
 def page(
-    placed: Layout, across: tuple[float, float], title: str, notes: tuple[str, ...]
+    placed: Layout,
+    across: tuple[float, float],
+    title: str,
+    notes: tuple[str, ...],
+    width: float | None = None,
 ) -> tuple[Figure, Axes, Axes]:
     """Title and notes around axes in inches: fonts and boxes have one size in every circuit.
 
     The second axes are for what the colours mean.
     """
-    inner = max(across[1] - across[0], _SMALLEST_WIDTH)
+    inner = max(across[1] - across[0], _SMALLEST_WIDTH) if width is None else width - _LEFT - _RIGHT
     title_lines = textwrap.wrap(title, int(inner / 0.068))
     note_lines = textwrap.wrap("; ".join(notes), int(inner / 0.044))
     bottom = 0.2 + _LINE * len(note_lines) + _BAR
-    height = placed.height + NODE_HEIGHT
+    height, half = placed.height + placed.grid.node_height, placed.grid.node_height / 2
     figure = blank(_LEFT + inner + _RIGHT, bottom + height + _TOP + _LINE * len(title_lines))
     axes = axes_at(figure, _LEFT, bottom, inner, height)
     middle = sum(across) / 2
     axes.set_xlim(middle - inner / 2, middle + inner / 2)
-    axes.set_ylim(-NODE_HEIGHT / 2, placed.height + NODE_HEIGHT / 2)
+    axes.set_ylim(-half, placed.height + half)
     axes.set_axis_off()
-    _write(figure, _LEFT, figure.get_figheight() - 0.08, title_lines, size=8, weight="bold")
-    _write(figure, _LEFT, bottom - _BAR - 0.1, note_lines, size=5.5, color="#666666")
+    write_lines(figure, (_LEFT, figure.get_figheight() - 0.08), title_lines, _LINE, size=8, weight="bold")
+    write_lines(figure, (_LEFT, bottom - _BAR - 0.1), note_lines, _LINE, size=5.5, color=NOTES)
     return figure, axes, axes_at(figure, _LEFT, bottom - 0.22, min(1.5, inner / 2), 0.07)
 
 
-def _write(figure: Figure, x: float, y: float, lines: list[str], **look: Any) -> None:
-    """Lines of text below a point given in inches."""
-    width, height = figure.get_size_inches()
-    for i, line in enumerate(lines):
-        figure.text(x / width, (y - i * _LINE) / height, line, ha="left", va="top", **look)
-
-
 def draw_layers(axes: Axes, placed: Layout) -> None:
-    left, _ = axes.get_xlim()
+    left = max(axes.get_xlim()[0], -placed.grid.margin)
+    look: dict[str, Any] = {"size": 6, "color": PALE, "va": "center"}
+    over = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # a curve may pass there
     for layer, y in placed.rows:
-        axes.text(left - 0.08, y, f"{layer}", size=6, color=PALE, ha="right", va="center")
+        axes.text(left - 0.12, y, f"{layer}", ha="right", bbox=over, **look)
     if placed.rows:
-        middle = placed.height / 2
-        axes.text(left - 0.3, middle, "layer", size=6, color=PALE, ha="center", va="center", rotation=90)
+        axes.text(left - 0.32, placed.height / 2, "layer", ha="center", rotation=90, bbox=over, **look)
 
 
 def _draw_links(axes: Axes, curves: Mapping[Link, Curve], links: Mapping[Link, float | None]) -> None:
@@ -159,10 +175,10 @@ def draw_curves(axes: Axes, curves: list[Curve], **look: Any) -> None:
 
 def draw_node(axes: Axes, placed: Layout, name: str, fill: tuple[float, ...]) -> None:
     """A box over a white halo, so that links seem to pass behind it."""
-    x, y = placed.places[name]
-    corner = (x - NODE_WIDTH / 2, y - NODE_HEIGHT / 2)
-    shape = f"round,pad=0,rounding_size={NODE_HEIGHT / 2}" if name[0] == "a" else "square,pad=0"
+    (x, y), grid = placed.places[name], placed.grid
+    corner = (x - grid.node_width / 2, y - grid.node_height / 2)
+    shape = f"round,pad=0,rounding_size={grid.node_height / 2}" if name[0] == "a" else "square,pad=0"
     for face, edge, width, order in ((PAPER, PAPER, 2.4, 3), (fill, INK, 0.6, 4)):
         look: dict[str, Any] = {"boxstyle": shape, "fc": face, "ec": edge, "lw": width, "zorder": order}
-        axes.add_patch(FancyBboxPatch(corner, NODE_WIDTH, NODE_HEIGHT, clip_on=False, **look))
-    axes.text(x, y - 0.004, name, size=6.2, color=ink_on(fill), ha="center", va="center", zorder=5)
+        axes.add_patch(FancyBboxPatch(corner, grid.node_width, grid.node_height, clip_on=False, **look))
+    axes.text(x, y - 0.004, name, size=grid.text, color=ink_on(fill), ha="center", va="center", zorder=5)

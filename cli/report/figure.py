@@ -9,8 +9,10 @@ behaviour, red opposes it.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -19,13 +21,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font
+from matplotlib.ft2font import FT2Font
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.axes import Axes
 
-INK, PALE, PAPER = "#222222", "#9a9a9a", "#ffffff"
-DPI = 220
+INK, NOTES, PALE, PAPER = "#222222", "#555555", "#9a9a9a", "#ffffff"
+DPI, PRINT_DPI = 220, 300
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -38,6 +42,8 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "circuit",
     "path.simplify": True,
+    "text.parse_math": False,  # a token may hold dollars
+    "pdf.fonttype": 42,
 }
 
 
@@ -61,6 +67,15 @@ def axes_at(figure: Figure, left: float, bottom: float, width: float, height: fl
     """Axes at a place given in inches from the lower left corner."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
+
+
+def write_lines(
+    figure: Figure, at: tuple[float, float], lines: Iterable[str], apart: float, **look: Any
+) -> None:
+    """Lines of text, one below the other, from a point given in inches."""
+    width, height = figure.get_size_inches()
+    for i, line in enumerate(lines):
+        figure.text(at[0] / width, (at[1] - i * apart) / height, line, ha="left", va="top", **look)
 
 
 def colours(values: Float[np.ndarray, "*shape"], signed: bool | None = None) -> ScalarMappable:
@@ -101,8 +116,53 @@ def svg(figure: Figure) -> bytes:
     return _saved(figure, "svg", {"Date": None, "Creator": None})
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, None], **settings: Any) -> bytes:
+def outlined_svg(figure: Figure) -> bytes:
+    """The figure as SVG, its text as outlines: the same wherever it is printed, whatever fonts there are."""
+    return _saved(figure, "svg", {"Date": None, "Creator": None}, {"svg.fonttype": "path"})
+
+
+def pdf(figure: Figure) -> bytes:
+    """The figure as PDF, with the glyphs that it uses embedded as Type 42 (TrueType): journals refuse Type 3."""
+    return _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def print_png(figure: Figure) -> bytes:
+    """The figure as PNG with as many dots as print takes."""
+    return _saved(figure, "png", {"Software": None}, dpi=PRINT_DPI)
+
+
+def legible(text: str) -> str:
+    """The text without what our font cannot draw: such characters by their code, control characters escaped."""
+    return "".join(map(_legible, text))
+
+
+def _legible(character: str) -> str:
+    if not character.isprintable():
+        return character.encode("unicode_escape").decode()
+    return character if _font().get_char_index(ord(character)) else f"<{ord(character):X}>"
+
+
+def text_width(text: str, size: float) -> float:
+    """Inches that a line of `size` points takes."""
+    font = _font()
+    font.set_size(size, 72)
+    font.set_text(text, 0.0)
+    return font.get_width_height()[0] / 64 / 72
+
+
+@cache
+def _font() -> FT2Font:
+    return get_font(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")))
+
+
+def _saved(
+    figure: Figure,
+    kind: str,
+    metadata: dict[str, None],
+    style: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> bytes:
     buffer = io.BytesIO()
-    with paper_style():
+    with paper_style(), mpl.rc_context(style):  # type: ignore[arg-type]
         figure.savefig(buffer, format=kind, metadata=metadata, **settings)
     return buffer.getvalue()

@@ -17,6 +17,7 @@ from circuits.circuit import Circuit
 from circuits.graph import Graph
 from circuits.scores import Scores
 from cli.report.figure import INK, axes_at, blank, colour_bar, colours, ink_on, paper_style
+from cli.report.sheet import Sheet, sheet
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BAR, _GAP, _TOP, _BOTTOM = 0.09, 0.1, 0.36, 0.36
+_BESIDE, _LARGEST = 0.55, 0.42  # inches for the colour bar's words, and of a cell
 _NUMBERS_FROM = 0.27  # inches of cell width that hold a number
 
 
@@ -51,11 +53,14 @@ def heatmap(
     title: str = "",
     unit: str = "score",
     signed: bool | None = None,
+    notes: tuple[str, ...] = (),
+    width: float | None = None,
 ) -> Figure:
     """Layers by heads, layer 0 on top, and the MLPs, where they are scored, in a column of their own; members of
     `circuit` outlined.
 
     unit: what the colour bar says; signed: False for counts, None to tell by the values.
+    width: of the whole figure in inches, with `notes` below; None: as the cells ask for.
     """
     kept = set(circuit.nodes) if circuit else set()
     layers = tuple(str(layer) for layer in range(graph.n_layers))
@@ -65,7 +70,14 @@ def heatmap(
     mlps = _panel([[f"m{layer}"] for layer in layers], scores, kept, layers, ("MLP",))
     cell = float(np.clip(6.4 / (graph.n_heads + 2), 0.085, 0.36))
     panels = (attention, mlps) if set(scores.components) & {f"m{layer}" for layer in layers} else (attention,)
-    return _drawn(panels, cell, title or scores.method, unit, signed)
+    if width is None:
+        return _drawn(panels, cell, title or scores.method, unit, signed)
+    room = width - _left(panels) - len(panels) * _GAP - _BAR - _BESIDE
+    cell = min(room / sum(len(panel.columns) for panel in panels), _LARGEST)
+    page = sheet(
+        width, _BOTTOM + cell * graph.n_layers + 0.06, title or scores.method, (*notes, f"score: {unit}")
+    )
+    return _drawn(panels, cell, "", "score", signed, page=page)
 
 
 def position_heatmap(
@@ -116,15 +128,18 @@ def _drawn(
     unit: str,
     signed: bool | None,
     cell_height: float | None = None,
+    page: Sheet | None = None,
 ) -> Figure:
+    """page: where to draw; a figure that fits if not given."""
     height = (cell_height or cell) * len(panels[0].rows)
-    left = 0.3 + 0.052 * max(len(row) for row in (*panels[0].rows, ""))
+    left = _left(panels)
     long_columns = any(len(c) > 3 for c in panels[0].columns)
     bottom = _BOTTOM + (0.045 * max(map(len, panels[0].columns)) if long_columns else 0.0)
     widths = [cell * len(panel.columns) for panel in panels]
     right = sum(widths) + _GAP * len(panels)
-    total = left + right + _BAR + 0.55
-    figure = blank(max(total, left + 0.07 * len(title)), bottom + height + _TOP)
+    total = left + right + _BAR + _BESIDE
+    figure = page.figure if page else blank(max(total, left + 0.07 * len(title)), bottom + height + _TOP)
+    bottom += page.bottom if page else 0.0
     with paper_style():
         known = np.concatenate([panel.values[~np.isnan(panel.values)] for panel in panels])
         scale = colours(known, signed)
@@ -139,6 +154,11 @@ def _drawn(
         top = (bottom + height + 0.12) / figure.get_figheight()
         figure.text(left / figure.get_figwidth(), top, title, size=8, weight="bold", ha="left", va="bottom")
     return figure
+
+
+def _left(panels: tuple[_Panel, ...]) -> float:
+    """Inches that the labels of rows take."""
+    return 0.3 + 0.052 * max(len(row) for row in (*panels[0].rows, ""))
 
 
 def _draw_cells(axes: Axes, panel: _Panel, scale: ScalarMappable, width: float, height: float) -> None:
@@ -178,7 +198,7 @@ def _write_numbers(axes: Axes, panel: _Panel, scale: ScalarMappable) -> None:
     for row, column in np.argwhere(~np.isnan(panel.values)):
         value = float(panel.values[row, column])
         ink = ink_on(tuple(scale.to_rgba(value)))  # type: ignore[arg-type]
-        axes.text(column, row, brief(value), size=4.8, color=ink, ha="center", va="center")
+        axes.text(column, row, brief(value), size=5, color=ink, ha="center", va="center")
 
 
 def brief(value: float) -> str:
