@@ -48,11 +48,10 @@ def write_figure(request: Request) -> dict[str, Any]:
     """Draws and writes it. Raises CircuitError for what cannot be drawn, and where the file cannot be written."""
     from circuits.exchange.files import check_place, write_file
 
-    maker = _named("figure", request.figure, _FIGURES)
     kind = _format(request)
     if request.output:
         check_place(request.output, request.force)
-    drawn = maker(request, _width(request.width))
+    drawn = draw(request)
     output = request.output or Path(f"{drawn.stem}.{kind}")
     check_place(output, request.force)
     content = _bytes(drawn.figure, kind)
@@ -60,6 +59,12 @@ def write_figure(request: Request) -> dict[str, Any]:
     inches = [round(float(side), 3) for side in drawn.figure.get_size_inches()]
     about = {"output": str(output), "figure": request.figure, "title": drawn.title, "format": kind}
     return about | {"inches": inches, "bytes": len(content)}
+
+
+def draw(request: Request) -> Drawn:
+    """The figure. Raises CircuitError for what there is not, and where the folder holds nothing to draw it from."""
+    maker: Callable[[Request, float], Drawn] = _named("figure", request.figure, _FIGURES)
+    return maker(request, _width(request.width))
 
 
 def _named(kind: str, name: str, known: Mapping[str, Any]) -> Any:

@@ -329,14 +329,14 @@ def heatmap(graph: Graph, scores: Scores, circuit: Circuit | None = None, *, uni
     cells = _Cells(
         values, kept, *_fitting(values.values(), n_cells, console.width - label - 1), _colourful(console)
     )
-    console.print(f"{scores.method}, {unit}: layers down, heads across", soft_wrap=True)
+    console.print(f"{scores.method}, {unit}: layers down, heads across")
     room = max((console.width - label - cells.width - 1) // cells.width, 1)
     for first in range(0, graph.n_heads, room):
         last = min(first + room, graph.n_heads)
         for line in _panel(graph, cells, range(first, last), label, with_mlps=last == graph.n_heads):
             console.print(line, no_wrap=True, crop=True)
     if legend := cells.legend():
-        console.print(legend, style="dim", soft_wrap=True)
+        console.print(legend, style="dim")
 
 
 def _colourful(console: Console) -> bool:

@@ -215,11 +215,26 @@ def read_shown(path: Path, method: str | None = None) -> Shown:
     """Raises CircuitError where there is no such run, it is damaged, or has no such method."""
     run = read_run(path)
     scored = circuit_of_run(run, method)
-    methods = run.evaluation.get("methods") or {}
-    found = methods.get(scored.circuit.method) or {}
-    if not isinstance(found, Mapping):
-        raise RunFolderError(f"{path / 'evaluation.json'} is damaged. Make the run again.")
-    return Shown(run, scored, found)
+    try:
+        shown = Shown(run, scored, (run.evaluation.get("methods") or {}).get(scored.circuit.method) or {})
+        _look_over(shown)
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        what = f"{type(problem).__name__} {problem}"
+        raise RunFolderError(
+            f"{path}: its tables or evaluation.json are damaged ({what}). Make the run again."
+        ) from problem
+    return shown
+
+
+def _look_over(shown: Shown) -> None:
+    """Reads all that is shown, so that what is damaged is said before anything is drawn."""
+    _ = shown.title(), shown.unit, shown.signed, shown.curve, shown.intervals, shown.flows, shown.links
+    for record in (shown.verdict, as_value(shown.run.evaluation.get("baseline"))):
+        if record is not None:
+            _ = record.preferred.value, record.preferred.low, record.correct.high, record.n_prompts
+    if shown.verdict:
+        found, band = shown.verdict.faithfulness, shown.verdict.random
+        _ = found.value, found.low, found.high, band.n, band.low, band.median, band.high, band.p_value
 
 
 def as_value(record: Any) -> Any:

@@ -22,11 +22,18 @@ _SHOWN = 30
 class Folder:
     """record: what --json prints."""
 
+    path: Path
     record: Mapping[str, Any]
     draw: Callable[[Any], None]
 
     def show(self) -> None:
-        self.draw(as_value(self.record))
+        """Raises RunFolderError where the record lacks what it should hold."""
+        try:
+            self.draw(as_value(self.record))
+        except AttributeError as problem:
+            raise RunFolderError(
+                f"The record of {self.path} is damaged: {problem}. Make it again."
+            ) from problem
 
 
 def read_folder(path: Path) -> Folder:
@@ -35,9 +42,7 @@ def read_folder(path: Path) -> Folder:
         raise RunFolderError(f"There is no folder {path}. `circuit discover` makes one.")
     for mark, (record, draw) in _KINDS.items():
         if (path / mark).is_file():
-            return Folder(read_json(path / record), draw)
-    if (path / "run.json").is_file():
-        raise RunFolderError(f"{path} is a run folder: leave the figure's name out, or give a run's.")
+            return Folder(path, read_json(path / record), draw)
     known = ", ".join(("run.json", *_KINDS))
     raise RunFolderError(
         f"{path} is no folder of ours: it has none of {known}. See its report.md, if it has one."
