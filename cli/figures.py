@@ -167,8 +167,8 @@ def _curve(request: Request, width: float) -> Drawn:
     shown = _run(request)
     if shown.curve is None:
         raise CircuitError(
-            f"{request.folder} holds no faithfulness by size for {shown.method}. `circuit discover` writes it; "
-            "`circuit evaluate` measures it of an imported circuit."
+            f"{request.folder} holds no faithfulness by size for {shown.method} (sizes.csv). `circuit discover` "
+            "makes a run that does."
         )
     what = "components" if shown.circuit.edges is None else "edges"
     title = shown.title(n=shown.verdict.n_prompts if shown.verdict else None)
