@@ -49,7 +49,11 @@ def circuit_plot(name: str, title: str, picture: Picture) -> Plot:
             "drawn": len(edges),
         },
         controls=(
-            *([Control("size", "size", steps=len(picture.stops))] if picture.stops else []),
+            *(
+                [Control("size", "size", steps=len(picture.stops), start=_nearest(picture))]
+                if picture.stops
+                else []
+            ),
             Control(
                 "through", "paths through", {"": "any node", **{n.name: n.name for n in ranked[:_OFFERED]}}
             ),
@@ -57,6 +61,12 @@ def circuit_plot(name: str, title: str, picture: Picture) -> Plot:
         ),
         least=max(300, 22 * (picture.graph.n_heads + 2)),
     )
+
+
+def _nearest(picture: Picture) -> int:
+    """The stop whose size is nearest to the circuit's own."""
+    sizes = [abs(stop.n - picture.chosen.size) for stop in picture.stops]
+    return sizes.index(min(sizes))
 
 
 def _stop(stop: Stop, of: int, what: str) -> dict[str, Any]:

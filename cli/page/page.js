@@ -180,6 +180,67 @@
     });
     draw();
   };
+
+  // Attention: fills the figure with the pattern of the chosen head, prompt and side.
+  behaviours.attention = (figure, by, data) => {
+    const pattern = by("pattern");
+    const [head, prompt, side] = ["head", "prompt", "side"].map((name) => control(figure, name));
+    const [columns, rows] = [by("sources"), by("queries")];
+    const plot = pattern.document.roots()[0];
+
+    function label(axis, tokens, places) {
+      axis.ticker.ticks = places;
+      axis.major_label_overrides = new Map(places.map((i) => [i, tokens[i]]));
+    }
+
+    function draw() {
+      const tokens = data.prompts[prompt.value][side.value];
+      const { queries, rows: weights } = data.heads[head.value][prompt.value][side.value];
+      const cells = { x: [], y: [], value: [], query: [], source: [] };
+      queries.forEach((query, row) => weights[row].forEach((weight, source) => {
+        cells.x.push(source); cells.y.push(row); cells.value.push(weight / 1000);
+        cells.query.push(tokens[query]); cells.source.push(tokens[source]);
+      }));
+      columns.ticker.ticks = []; rows.ticker.ticks = [];
+      plot.x_range.setv({ start: -0.5, end: tokens.length - 0.5 });
+      plot.y_range.setv({ start: queries.length - 0.5, end: -0.5 });
+      label(columns, tokens, tokens.map((_, i) => i));
+      rows.ticker.ticks = queries.map((_, row) => row);
+      rows.major_label_overrides = new Map(queries.map((query, row) => [row, tokens[query]]));
+      pattern.data = cells;
+      const last = weights[weights.length - 1];
+      const most = last.map((weight, i) => [weight, i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
+      state(figure, `${head.value}, ${tokens[queries[queries.length - 1]]} looks at ` +
+        most.map(([weight, i]) => `${tokens[i]} (${(weight / 1000).toFixed(2)})`).join(", ") + ".");
+    }
+
+    for (const choice of [head, prompt, side]) choice.addEventListener("change", draw);
+    draw();
+  };
+
+  // Codes: fills the figure with the codes of the chosen head.
+  behaviours.codes = (figure, by, data) => {
+    const codes = by("codes");
+    const head = control(figure, "head");
+    const plot = codes.document.roots()[0];
+
+    function draw() {
+      const rows = data.heads[head.value];
+      const names = rows.map(([code]) => String(code));
+      plot.x_range.factors = names;
+      codes.data = {
+        code: names,
+        positives: rows.map((row) => row[1]),
+        negatives: rows.map((row) => row[2]),
+        below: rows.map((row) => -row[2]),
+      };
+      state(figure, `${head.value}: ${data.all[head.value]} codes occur, ${data.alone[head.value]} of them on no negative.`);
+    }
+
+    head.addEventListener("change", draw);
+    draw();
+  };
+
 /*BEHAVIOURS*/
   // --- beginning --------------------------------------------------------------------------------------------------
 

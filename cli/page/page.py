@@ -76,7 +76,7 @@ def _body(page: Page, headings: list[Heading], plots: list[Plot]) -> Iterator[Ma
     def drawn(place: str) -> Iterator[Markup]:
         for plot in page.plots.get(place, ()):
             plots.append(plot)
-            yield _template("plot", plot=plot)
+            yield macro("plot", plot=plot)
 
     begun = False
     for part in parts(page.words):
@@ -85,7 +85,7 @@ def _body(page: Page, headings: list[Heading], plots: list[Plot]) -> Iterator[Ma
             yield Markup('<h{0} id="{1}">{2}</h{0}>').format(part.level, part.anchor, part.text)
             if not begun:
                 begun = True
-                yield _template("verdict", sentences=page.verdict)
+                yield macro("verdict", sentences=page.verdict)
                 yield from drawn("")
             yield from drawn(part.text)
         elif isinstance(part, Picture):
@@ -148,9 +148,9 @@ def _environment() -> Environment:
     )
 
 
-def _template(macro: str, **values: Any) -> Markup:
-    made = getattr(_environment().get_template("parts.html").module, macro)
-    return Markup(made(**values))
+def macro(name: str, **values: Any) -> Markup:
+    """A piece of parts.html."""
+    return Markup(getattr(_environment().get_template("parts.html").module, name)(**values))
 
 
 def _source(name: str) -> str:

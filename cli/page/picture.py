@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from circuits.graph import Graph
+from circuits.graph import INPUT, LOGITS, Graph
 
 MOST_EDGES = 600
 _AMONG = 24
@@ -95,8 +95,11 @@ class Picture:
     def _links(self) -> Iterator[Edge]:
         """Legal links among the first of the ranking that are not the circuit's own."""
         known = {(edge.source, edge.target): edge for edge in self.edges}
+        members = {INPUT, LOGITS, *(node.name for node in self.nodes if node.inside)}
         first = [node.name for node in self.nodes if 0 < node.rank <= _AMONG or node.inside]
         for source, target in self.graph.links(first):
             found = known.get((source, target))
-            if found is None or not found.inside:
-                yield found or Edge(source, target, "", None, None, 0, False)
+            if found is None:
+                yield Edge(source, target, "", None, None, 0, {source, target} <= members)
+            elif not found.inside:
+                yield found

@@ -119,6 +119,21 @@ def colour_bar(mapper: LinearColorMapper, title: str) -> ColorBar:
     )
 
 
+def legend_above(drawn: Figure) -> None:
+    """Puts the legend where it covers nothing."""
+    legend = drawn.legend[0]
+    drawn.add_layout(legend, "above")
+    legend.update(
+        orientation="horizontal",
+        location="left",
+        label_text_font_size="11px",
+        padding=2,
+        spacing=12,
+        border_line_color=None,
+        background_fill_color=None,
+    )
+
+
 def hover(renderers: list[Any], rows: Mapping[str, str], **settings: Any) -> HoverTool:
     """A tool tip: label -> value in bokeh's notation; bokeh escapes what it fills in."""
     return HoverTool(renderers=renderers, tooltips=list(rows.items()), **settings)

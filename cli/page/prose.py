@@ -65,9 +65,8 @@ def _rendered(parser: MarkdownIt, tokens: list[Token]) -> Iterator[Markup]:
         _tamed(token)
     html = parser.renderer.render(tokens, parser.options, {})
     wide = '<div class="scrolls" tabindex="0" role="region" aria-label="table"><table>'
-    yield Markup(
-        html.replace("<table>", wide).replace("</table>", "</table></div>").replace("<th", '<th scope="col"')
-    )
+    html = html.replace("<table>", wide).replace("</table>", "</table></div>")
+    yield Markup(re.sub(r"<th(?=[ >])", '<th scope="col"', html))
 
 
 def _tamed(token: Token) -> None:

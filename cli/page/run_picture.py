@@ -47,9 +47,23 @@ def _of_edges(entry: Entry) -> bool:
 
 def rows(table: pd.DataFrame, method: str) -> list[Row]:
     """The rows of a method, blanks as None."""
-    mine = table[table["method"] == method] if len(table) else table
-    known = mine.astype(object).where(mine.notna(), None)
+    return table_rows(table[table["method"] == method] if len(table) else table)
+
+
+def table_rows(table: pd.DataFrame) -> list[Row]:
+    """All rows, blanks as None."""
+    known = table.astype(object).where(table.notna(), None)
     return [dict(zip(known.columns, values, strict=True)) for values in known.itertuples(index=False)]
+
+
+def scores_of(run: RunFolder, method: str) -> dict[str, float]:
+    """Component -> score over all positions, as far as it is known."""
+    table = rows(run.nodes, method)
+    return {
+        row["component"]: row["score"]
+        for row in table
+        if row.get("position", "all") == "all" and row["score"] is not None
+    }
 
 
 def size_of(run: RunFolder, entry: Entry) -> tuple[int, int, str]:
@@ -67,9 +81,18 @@ def _judged(entry: Entry) -> tuple[tuple[float, float, float] | None, tuple[floa
     """Faithfulness with its interval, and the random band, under the first ablation."""
     if not entry["evaluation"]:
         return None, None
-    faith, band = (entry["evaluation"][0].get(part) for part in ("faithfulness", "random"))
-    value = faith["value"]
-    return (value, faith.get("low", value), faith.get("high", value)), band and (band["low"], band["high"])
+    first = entry["evaluation"][0]
+    return interval(first["faithfulness"]), first.get("random") and band(first)
+
+
+def interval(found: Entry) -> tuple[float, float, float]:
+    """Value, low, high; the value thrice where no interval was measured."""
+    return found["value"], found.get("low", found["value"]), found.get("high", found["value"])
+
+
+def band(judged: Entry) -> tuple[float, float]:
+    """What holds 95% of random circuits."""
+    return judged["random"]["low"], judged["random"]["high"]
 
 
 def _nodes(run: RunFolder, entry: Entry) -> list[Node]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bokeh.models import ColumnDataSource, NumeralTickFormatter
 
 from cli.page.picture import Chosen, Picture
-from cli.page.plot import hover, sheet
+from cli.page.plot import hover, legend_above, sheet
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812
@@ -28,9 +28,7 @@ def size_curve(picture: Picture) -> Figure:
         drawn.xaxis.formatter = NumeralTickFormatter(format="0,0")
     _ranking(drawn, picture)
     _chosen(drawn, chosen)
-    drawn.legend.location = "bottom_right"
-    drawn.legend.label_text_font_size = "11px"
-    drawn.legend.background_fill_alpha = 0.8
+    legend_above(drawn)
     return drawn
 
 
