@@ -186,9 +186,10 @@ def _draw_nodes(drawn: Figure, picture: Picture) -> None:
     words.glyph.tags = ["on-cell"]
     rows = {"node": "@name", "score": "@words@interval", "rank": "@rank"}
     drawn.add_tools(hover(boxes, rows), TapTool(renderers=boxes))
-    drawn.add_layout(
-        colour_bar(mapper, picture.unit + (" (positive supports)" if picture.signed else "")), "above"
-    )
+    if np.isfinite(values).any():
+        drawn.add_layout(
+            colour_bar(mapper, picture.unit + (" (positive supports)" if picture.signed else "")), "above"
+        )
 
 
 def _boxes(

@@ -56,9 +56,8 @@ def run_page(run: RunFolder, words: str) -> Page:
         ]
     if run.attention is not None and run.attention["heads"]:
         plots[""].append(attention_plot("attention", about(run), run.attention))
-    return Page(
-        words, run.path, verdict=list(verdict(run)), plots=plots, ends=[("Prompts", prompts_part(run))]
-    )
+    ends = [("Prompts", prompts_part(run))] if run.prompts else []
+    return Page(words, run.path, verdict=list(verdict(run)), plots=plots, ends=ends)
 
 
 def verdicts(run: RunFolder) -> list[Judged]:
