@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+NAMES = (("Karen", "Laura"), ("Mark", "Kyle"), ("Helen", "Oscar"), ("Sean", "Thomas"), ("Ryan", "Ashley"))
+STORY = "Then {} and {} went home. {} gave a hat to"
 PROMPTS = [
-    {"clean": f"Then {a} and {b} went home. {b} gave a hat to", "corrupt": f"Then {a} and {b} went home. {a} gave a hat to",
-     "answers": [f" {a}"], "distractors": [f" {b}"]}
-    for a, b in [("Karen", "Laura"), ("Mark", "Kyle"), ("Helen", "Oscar"), ("Sean", "Thomas"), ("Ryan", "Ashley")]
-]  # fmt: skip
+    {
+        "clean": STORY.format(a, b, b),
+        "corrupt": STORY.format(a, b, a),
+        "answers": [f" {a}"],
+        "distractors": [f" {b}"],
+    }
+    for a, b in NAMES
+]
 
 
 @pytest.mark.parametrize(
