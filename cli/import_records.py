@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from circuits.circuit import ends
 from circuits.runs import write_records, writing_run
 from circuits.scored_circuit import Measured, ScoredCircuit, input_of
+from cli.run_output import write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ def write_import(path: Path, found: Imported, *, force: bool) -> None:
         write_records(folder, **records(found))
         for name, content in documents(found):
             (folder / name).write_bytes(content)
+        write_page(folder)
 
 
 def records(found: Imported) -> dict[str, Any]:

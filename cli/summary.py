@@ -32,7 +32,7 @@ def show_discovery(found: Discovery, folder: Path) -> None:
             say(f"  {audit_words(finding.audit)}")
     _overlaps(found)
     say(
-        f"\nWritten to {folder}: report.md, circuit.svg, heatmap-{first.scores.method}.png and the data behind them."
+        f"\nWritten to {folder}: report.html (open it in a browser), report.md, circuit.svg and the data behind them."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli.evaluation_words import REFUSED
+from cli.reproduce import command
 from cli.wording import (
     audit_words,
     baseline_line,
@@ -239,6 +240,9 @@ def _number(value: float | None) -> str:
 
 def _settings(run: Mapping[str, Any]) -> Iterator[str]:
     yield "## Settings"
+    yield f"```text\n{command(run)}\n```"
+    if not run["config"]["form"]:
+        yield "prompts.jsonl is the one in this folder."
     yield table(("setting", "value"), [(name, _plain(value)) for name, value in run["config"].items()])
     rejected = {kind: n for kind, n in run["prompts"]["rejected_words"].items() if n}
     if rejected:
