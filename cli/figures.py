@@ -47,6 +47,7 @@ class Drawn(NamedTuple):
 def write_figure(request: Request) -> dict[str, Any]:
     """Draws and writes it. Raises CircuitError for what cannot be drawn, and where the file cannot be written."""
     from circuits.exchange.files import check_place, write_file
+    from cli.report.figure import legible, printed
 
     kind = _format(request)
     if request.output:
@@ -54,7 +55,7 @@ def write_figure(request: Request) -> dict[str, Any]:
     drawn = draw(request)
     output = request.output or Path(f"{drawn.stem}.{kind}")
     check_place(output, request.force)
-    content = _bytes(drawn.figure, kind)
+    content = printed(drawn.figure, kind, legible(drawn.title))
     write_file(output, content)
     inches = [round(float(side), 3) for side in drawn.figure.get_size_inches()]
     about = {"output": str(output), "figure": request.figure, "title": drawn.title, "format": kind}
@@ -87,12 +88,6 @@ def _format(request: Request) -> str:
 
 
 _FORMATS = ("svg", "pdf", "png")
-
-
-def _bytes(figure: Figure, kind: str) -> bytes:
-    from cli.report.figure import outlined_svg, pdf, print_png
-
-    return {"svg": outlined_svg, "pdf": pdf, "png": print_png}[kind](figure)
 
 
 def _width(name: str) -> float:
@@ -170,10 +165,17 @@ def _curve(request: Request, width: float) -> Drawn:
             f"{request.folder} holds no faithfulness by size for {shown.method} (sizes.csv). `circuit discover` "
             "makes a run that does."
         )
-    what = "components" if shown.circuit.edges is None else "edges"
     title = shown.title(n=shown.verdict.n_prompts if shown.verdict else None)
-    figure = sizes_figure(shown.curve, title, len(shown.circuit.kept), what, shown.verdict, width)
+    figure = sizes_figure(shown.curve, title, len(shown.circuit.kept), _what(shown), shown.verdict, width)
     return Drawn(figure, title, f"curve-{shown.method}")
+
+
+def _what(shown: Shown) -> str:
+    """What the circuit consists of."""
+    if shown.circuit.edges is not None:
+        return "edges"
+    scored = shown.scores.components if shown.scores else shown.graph.components
+    return "components" if any(name[0] == "m" for name in scored) else "heads"
 
 
 def _attention(request: Request, width: float) -> Drawn:

@@ -6,14 +6,14 @@ The one idea: tokens are shown as they are, whatever they hold: a space as a dot
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from cli.report.figure import INK, colour_bar, legible, paper_style, text_width
+from cli.report.figure import INK, colour_bar, draw_cells, legible, paper_style, text_width
 from cli.report.sheet import COLUMN, EDGE, SMALLEST, Sheet, sheet
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def attention_figure(
     cell = min(beside if across else (width - label - _GAP - _BAR) / n, _CELL)
     deep = [len(side.queries) * max(cell, _PITCH if len(side.queries) < n else cell) for side in sides]
     tall = [_HEAD + height + below for height in deep]
-    page = sheet(width, max(tall) if across else sum(tall), title, _notes(positions))
+    page = sheet(width, max(tall) if across else sum(tall), title, _notes(sides, positions))
     scale = ScalarMappable(Normalize(0, 1), mpl.colormaps["BuPu"])
     with paper_style():
         left, top = label, max(tall) if across else sum(tall)
@@ -93,12 +93,12 @@ def _queries(side: Side, names: Mapping[int, str]) -> list[str]:
     ]
 
 
-def _notes(positions: Mapping[str, int]) -> tuple[str, ...]:
-    named = ("named positions before a colon",) if positions else ()
+def _notes(sides: Sequence[Side], positions: Mapping[str, int]) -> tuple[str, ...]:
+    spaced = any(" " in token for side in sides for token in side.tokens)
     return (
         "rows look, columns are looked at; attention of a row sums to 1",
-        "a dot stands for a space",
-        *named,
+        *(("a dot stands for a space",) if spaced else ()),
+        *(("names of positions stand before a colon",) if positions else ()),
     )
 
 
@@ -106,8 +106,7 @@ def _draw(axes: Axes, side: Side, names: Mapping[int, str], scale: ScalarMappabl
     values = np.full((len(side.queries), len(side.tokens)), np.nan)
     for i, row in enumerate(side.rows):
         values[i, : len(row)] = np.asarray(row[: values.shape[1]]) / 1000
-    look: dict[str, Any] = {"norm": scale.norm, "cmap": scale.cmap, "aspect": "auto"}
-    axes.imshow(values, interpolation="nearest", **look)
+    draw_cells(axes, values, scale)
     every = max(int(np.ceil(_PITCH / cell)), 1)
     columns = range(0, len(side.tokens), every)
     rows = range(0, len(side.queries), every if len(side.queries) == len(side.tokens) else 1)

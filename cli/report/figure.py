@@ -90,6 +90,21 @@ def colours(values: Float[np.ndarray, "*shape"], signed: bool | None = None) -> 
     return ScalarMappable(Normalize(0, reach), mpl.colormaps["BuPu"])
 
 
+def draw_cells(axes: Axes, values: Float[np.ndarray, "row column"], scale: ScalarMappable) -> None:
+    """A cell a value, row 0 on top and NaN left out: drawn as areas, for a bitmap inside a PDF gets blurred."""
+    rows, columns = values.shape
+    axes.pcolormesh(
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        np.ma.masked_invalid(values),
+        cmap=scale.cmap,
+        norm=scale.norm,  # type: ignore[arg-type]
+        edgecolors="face",  # else viewers show hairlines between cells
+        linewidth=0.2,
+    )
+    axes.set_ylim(rows - 0.5, -0.5)
+
+
 def ink_on(colour: tuple[float, ...]) -> str:
     """Black or white, whichever reads better on `colour`."""
     red, green, blue = colour[:3]
@@ -116,19 +131,19 @@ def svg(figure: Figure) -> bytes:
     return _saved(figure, "svg", {"Date": None, "Creator": None})
 
 
-def outlined_svg(figure: Figure) -> bytes:
-    """The figure as SVG, its text as outlines: the same wherever it is printed, whatever fonts there are."""
-    return _saved(figure, "svg", {"Date": None, "Creator": None}, {"svg.fonttype": "path"})
+def printed(figure: Figure, kind: str, title: str) -> bytes:
+    """The figure as print takes it, with its title inside the file for who cannot see it.
 
-
-def pdf(figure: Figure) -> bytes:
-    """The figure as PDF, with the glyphs that it uses embedded as Type 42 (TrueType): journals refuse Type 3."""
-    return _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
-
-
-def print_png(figure: Figure) -> bytes:
-    """The figure as PNG with as many dots as print takes."""
-    return _saved(figure, "png", {"Software": None}, dpi=PRINT_DPI)
+    svg: text as outlines, the same whatever fonts there are. pdf: with the glyphs that it uses embedded as Type 42
+    (TrueType), for journals refuse Type 3. png: 300 dots an inch.
+    """
+    silent = {
+        "svg": ("Date", "Creator"),
+        "pdf": ("CreationDate", "Creator", "Producer"),
+        "png": ("Software",),
+    }
+    metadata: dict[str, str | None] = {"Title": title} | dict.fromkeys(silent[kind])
+    return _saved(figure, kind, metadata, {"svg.fonttype": "path"}, dpi=PRINT_DPI)
 
 
 def legible(text: str) -> str:
@@ -158,11 +173,11 @@ def _font() -> FT2Font:
 def _saved(
     figure: Figure,
     kind: str,
-    metadata: dict[str, None],
+    metadata: Mapping[str, str | None],
     style: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> bytes:
     buffer = io.BytesIO()
     with paper_style(), mpl.rc_context(style):  # type: ignore[arg-type]
-        figure.savefig(buffer, format=kind, metadata=metadata, **settings)
+        figure.savefig(buffer, format=kind, metadata=dict(metadata), **settings)
     return buffer.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from circuits.circuit import Circuit
 from circuits.graph import Graph
 from circuits.scores import Scores
-from cli.report.figure import INK, axes_at, blank, colour_bar, colours, ink_on, paper_style
+from cli.report.figure import INK, axes_at, blank, colour_bar, colours, draw_cells, ink_on, paper_style
 from cli.report.sheet import Sheet, sheet
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ def _left(panels: tuple[_Panel, ...]) -> float:
 
 
 def _draw_cells(axes: Axes, panel: _Panel, scale: ScalarMappable, width: float, height: float) -> None:
-    look: dict[str, Any] = {"norm": scale.norm, "cmap": scale.cmap, "aspect": "auto"}
-    axes.imshow(panel.values, interpolation="nearest", **look)
+    draw_cells(axes, panel.values, scale)
     axes.set_facecolor("#eeeeee")
     _label_axis(axes, panel, width, height)
     line = float(np.clip(5 * min(width, height), 0.5, 1.3))

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from cli.report.figure import colour_bar, ink_on, paper_style
+from cli.report.figure import colour_bar, draw_cells, ink_on, paper_style
 from cli.report.sheet import COLUMN, EDGE, sheet
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ def roles_figure(roles: Mapping[str, Mapping[str, Any]], title: str, width: floa
         f"colour: score, from 0 to 1; a number: above chance, p at most {LEVEL:g} (Holm over heads)",
     )
     page = sheet(width, names + height, title, notes)
-    norm = Normalize(0, 1)
-    scale = ScalarMappable(norm, mpl.colormaps["BuPu"])
+    scale = ScalarMappable(Normalize(0, 1), mpl.colormaps["BuPu"])
     with paper_style():
         across = min(width - left - _BAR, 0.6 * len(roles))
         axes = page.axes(left, 0, across, height)
-        axes.imshow(values, norm=norm, cmap=scale.cmap, interpolation="nearest", aspect="auto")
+        draw_cells(axes, values, scale)
         axes.set_xticks(range(len(roles)), list(roles), rotation=90, size=5.5)
         axes.set_yticks(range(len(heads)), heads, size=5.5)
         axes.tick_params(length=0, pad=2, labelbottom=False, labeltop=True)

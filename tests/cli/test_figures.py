@@ -113,6 +113,7 @@ def test_files_are_as_wide_as_they_say_and_the_same_twice(
     if kind == "svg":
         assert re.search(rb'width="([\d.]+)pt"', content)[1] == b"237.6"  # type: ignore[index]
         assert b"<text" not in content
+        assert b"<title>eap, ioi in one (n = 50 prompts)</title>" in content
     elif kind == "pdf":
         assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", content)[1]) == pytest.approx(237.6)  # type: ignore[index]
         assert b"/FontFile2" in content
