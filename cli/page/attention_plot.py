@@ -10,14 +10,13 @@ from typing import Any
 
 from bokeh.models import ColumnDataSource, FixedTicker, Range1d
 from bokeh.transform import transform
-from markupsafe import Markup
 
 from cli.page.plot import Control, Plot, colour_bar, ground, hover, plain, sheet
 
 SIDES = {"clean": "clean", "corrupt": "corrupted"}
 
 
-def attention_plot(name: str, about: str, samples: Mapping[str, Any], table: Markup | None = None) -> Plot:
+def attention_plot(name: str, about: str, samples: Mapping[str, Any]) -> Plot:
     """samples: what attention.json holds."""
     longest = max(
         len(tokens) for prompt in samples["prompts"] for tokens in (prompt["clean"], prompt["corrupt"])
@@ -40,7 +39,6 @@ def attention_plot(name: str, about: str, samples: Mapping[str, Any], table: Mar
             Control("prompt", "prompt", prompts),
             Control("side", "side", SIDES),
         ),
-        table=table,
         widest=size + 40,
         least=max(300, 15 * longest + 120),
     )

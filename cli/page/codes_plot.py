@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from bokeh.models import ColumnDataSource, FactorRange
-from markupsafe import Markup
 
 from cli.page.plot import Control, Plot, hover, legend_above, sheet
 
@@ -16,24 +15,20 @@ MOST = 40
 
 
 def codes_plot(
-    name: str,
-    about: str,
-    rows: Sequence[Mapping[str, Any]],
-    heads: Sequence[str],
-    table: Markup | None = None,
+    name: str, title: str, rows: Iterable[tuple[str, int, int, int]], heads: Iterable[str]
 ) -> Plot:
-    """rows: of codes.csv. heads: those to choose from, the first shown first."""
+    """rows: head, code, positives, negatives. heads: those to choose from, the first shown first."""
     by_head: dict[str, list[tuple[int, int, int]]] = {head: [] for head in heads}
-    for row in rows:
-        if row["head"] in by_head:
-            by_head[row["head"]].append((int(row["code"]), int(row["positives"]), int(row["negatives"])))
+    for head, *row in rows:
+        if head in by_head:
+            by_head[head].append((row[0], row[1], row[2]))
     data = {
         head: sorted(codes, key=lambda c: (-c[1], c[2], c[0])) for head, codes in by_head.items() if codes
     }
     return Plot(
         name,
         (_figure(),),
-        f"{about}: codes of a head, first trial",
+        title,
         "Each column is a code of the autoencoder: up, the task's prompts that have it; down, negatives that do. "
         f"A head scores the codes that never stand below the line. The commonest {MOST} are shown.",
         f"Codes of {len(data)} heads on positives and negatives; the line above the figure counts them.",
@@ -43,8 +38,7 @@ def codes_plot(
             "all": {head: len(codes) for head, codes in data.items()},
             "alone": {head: sum(negatives == 0 for _, _, negatives in codes) for head, codes in data.items()},
         },
-        controls=(Control("head", "head", {head: f"{head}" for head in data}),),
-        table=table,
+        controls=(Control("head", "head", {head: head for head in data}),),
         widest=860,
     )
 

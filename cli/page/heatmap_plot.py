@@ -11,7 +11,7 @@ from bokeh.models import ColumnDataSource, Range1d
 from bokeh.transform import transform
 
 from circuits.graph import Graph
-from cli.page.picture import Node
+from cli.page.picture import Node, Picture
 from cli.page.plot import Plot, colour_bar, ground, hover, inks, labelled, reach_of, sheet
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Cell:
     outlined: bool
 
 
-def heatmap_plot(name: str, title: str, graph: Graph, nodes: Sequence[Node], unit: str, signed: bool) -> Plot:
+def heatmap_plot(name: str, title: str, picture: Picture) -> Plot:
     """Layer 0 at the bottom, as in the circuit above it."""
-    cells = [_cell(graph, node, node.score) for node in nodes if node.score is not None]
+    graph, unit, signed = picture.graph, picture.unit, picture.signed
+    cells = [_cell(graph, node, node.score) for node in picture.nodes if node.score is not None]
     columns = {float(head): str(head) for head in range(graph.n_heads)}
     if any(cell.name[0] == "m" for cell in cells):
         columns[graph.n_heads + 0.3] = "MLP"
@@ -62,10 +63,10 @@ def _cell(graph: Graph, node: Node, score: float) -> Cell:
     return Cell(column, float(place.layer), node.name, score, f"{score:.4g}{interval}", node.inside)
 
 
-def position_plot(
-    name: str, title: str, scores: Mapping[str, Mapping[str, float]], kept: set[str], unit: str, signed: bool
-) -> Plot:
+def position_plot(name: str, title: str, scores: Mapping[str, Mapping[str, float]], picture: Picture) -> Plot:
     """scores: component -> position -> score, in the order in which they are shown."""
+    unit, signed = picture.unit, picture.signed
+    kept = {node.name for node in picture.nodes if node.inside}
     positions = list(next(iter(scores.values())))
     cells = [
         Cell(

@@ -6,26 +6,23 @@ has one as well; what a folder lacks is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from circuits.graph import Graph
 from circuits.runs import RunFolder, read_run
 from cli.page.attention_plot import attention_plot
 from cli.page.circuit_plot import circuit_plot
 from cli.page.codes_plot import codes_plot
 from cli.page.heatmap_plot import heatmap_plot, position_plot
 from cli.page.page import Page
-from cli.page.picture import Node, Picture
 from cli.page.plot import Plot
 from cli.page.prompt_tables import prompts_part
-from cli.page.run_picture import band, details_of, interval, picture, rows, scores_of, size_of, table_rows
+from cli.page.run_picture import by_position, code_rows, picture, shown_methods, size_of
 from cli.page.verdicts_plot import Judged, verdicts_plot
-from cli.page.waterfall_plot import steps, waterfall_plot
+from cli.page.waterfall_plot import waterfall_plot
+from cli.shown import Shown, as_value
 from cli.wording import number, p_value
 
-Entry = Mapping[str, Any]
 JUDGED = "Judged on prompts that nothing was found on"
 """The heading of the report that the verdicts stand under."""
 MANY = 60
@@ -33,139 +30,88 @@ MANY = 60
 
 
 def folder_page(folder: Path) -> Page:
+    """Raises RunFolderError where the run is damaged."""
     return run_page(read_run(folder), (folder / "report.md").read_text(encoding="utf-8"))
 
 
 def run_page(run: RunFolder, words: str) -> Page:
     """words: the report as Markdown."""
+    methods = shown_methods(run)
     plots: dict[str, list[Plot]] = {"circuit.svg": []}  # the circuit stands at the top
-    for i, entry in enumerate(run.circuit["circuits"]):
-        method, shown = entry["method"], picture(run, entry)
-        title = f"{about(run)}, {method}"
-        own = circuit_plot(f"circuit-{method}", f"{title}: the circuit{judged_on(run)}", shown)
-        plots.setdefault(method if i else "", []).append(own)
-        if _scored(shown):
-            heat = heatmap_plot(f"heatmap-{method}", f"{title}: scores{found_on(run)}", *_scores(shown))
-            file = f"heatmap-{method}.png"
-            plots.setdefault(file if file in words else "", []).append(heat)
-        for place, plot in _of_method(run, method, title, shown):
-            plots.setdefault(place, []).append(plot)
-    if judged := verdicts(run):
-        plots[JUDGED] = [
-            verdicts_plot("verdicts", f"{about(run)}: what circuits do alone{judged_on(run)}", judged)
-        ]
-    if run.attention is not None and run.attention["heads"]:
-        plots[""].append(attention_plot("attention", about(run), run.attention))
+    for place, plot in _plots(run, methods):
+        plots.setdefault(place if place in words else "", []).append(plot)
     ends = [("Prompts", prompts_part(run))] if run.prompts else []
-    return Page(words, run.path, verdict=list(verdict(run)), plots=plots, ends=ends)
+    return Page(words, run.path, verdict=list(verdict(methods[0])), plots=plots, ends=ends)
 
 
-def verdicts(run: RunFolder) -> list[Judged]:
+def _plots(run: RunFolder, methods: list[Shown]) -> Iterator[tuple[str, Plot]]:
+    """Every plot, and where it stands: instead of a picture, or below a heading."""
+    for i, shown in enumerate(methods):
+        yield from _of_method(shown, shown.method if i else "")
+    if run.attention is not None and run.attention["heads"]:
+        yield "", attention_plot("attention", f"{methods[0].task} in {methods[0].model}", run.attention)
+    if judged := verdicts(methods):
+        yield JUDGED, verdicts_plot("verdicts", f"{about(methods[0])}: what circuits do alone", judged)
+
+
+def _of_method(shown: Shown, place: str) -> Iterator[tuple[str, Plot]]:
+    method, drawn = shown.method, picture(shown)
+    title = about(shown, method)
+    yield place, circuit_plot(f"circuit-{method}", f"{title}: the circuit", drawn)
+    if any(node.score is not None for node in drawn.nodes):
+        heat = heatmap_plot(f"heatmap-{method}", f"{title}: scores", drawn)
+        yield f"heatmap-{method}.png", heat
+    if places := by_position(shown):
+        kept = set(shown.circuit.nodes)
+        rows = {c: places[c] for c in places if len(places) <= MANY or c in kept}
+        where = position_plot(f"positions-{method}", f"{title}: scores by position", rows, drawn)
+        yield f"positions-{method}.png", where
+    if shown.scores is not None and "parts" in shown.details:
+        scores = dict(zip(shown.scores.components, shown.scores.values.tolist(), strict=True))
+        yield (
+            method,
+            waterfall_plot(
+                f"waterfall-{method}", f"{title}: logit difference", scores, shown.details["parts"]
+            ),
+        )
+    if method == "sae" and (rows_ := code_rows(shown.run)):
+        heads = shown.scores.ranking() if shown.scores else ()
+        yield method, codes_plot("codes", f"{title}: codes of a head, first trial", rows_, heads)
+
+
+def about(shown: Shown, method: str = "") -> str:
+    """ioi in plain-4l, activation-patching (found on 250 prompts, judged on 250 others)."""
+    halves = shown.run.run.get("prompts") or {}
+    found, judged = (len(halves.get(half) or ()) for half in ("discovery", "judged"))
+    counted = f" (found on {found} prompts, judged on {judged} others)" if found and judged else ""
+    return f"{shown.task} in {shown.model}{', ' if method else ''}{method}{counted}"
+
+
+def verdicts(methods: list[Shown]) -> list[Judged]:
     """Every circuit under every ablation that it was judged under."""
     return [
-        Judged(
-            f"{entry['method']}, {one['ablation']}",
-            *interval(one["faithfulness"]),
-            one.get("random") and band(one),
-        )
-        for entry in run.circuit["circuits"]
-        for one in entry["evaluation"]
+        Judged(f"{shown.method}, {one.ablation}", one.faithfulness, one.random)
+        for shown in methods
+        for one in map(as_value, shown.found.get("verdicts") or ())
     ]
 
 
-def _scored(shown: Picture) -> bool:
-    return any(node.score is not None for node in shown.nodes)
-
-
-def _scores(shown: Picture) -> tuple[Graph, Sequence[Node], str, bool]:
-    return shown.graph, shown.nodes, shown.unit, shown.signed
-
-
-def _of_method(run: RunFolder, method: str, title: str, shown: Picture) -> Iterator[tuple[str, Plot]]:
-    """What a method shows besides its scores and its circuit, and where."""
-    details = details_of(run, method)
-    if "parts" in details and (scores := scores_of(run, method)):
-        bars = steps(scores, details["parts"], details["logit_difference"])
-        yield (
-            method,
-            waterfall_plot(f"waterfall-{method}", f"{title}: the logit difference{found_on(run)}", bars),
-        )
-    if method == "sae" and run.codes is not None:
-        ranked = sorted(scores_of(run, method).items(), key=lambda item: -item[1])
-        heads = [head for head, _ in ranked]
-        yield method, codes_plot("codes", f"{title}{found_on(run)}", table_rows(run.codes), heads)
-    if by_position := _by_position(run, method):
-        kept = {node.name for node in shown.nodes if node.inside}
-        if len(by_position) > MANY:
-            by_position = {name: values for name, values in by_position.items() if name in kept}
-        where = f"positions-{method}.png"
-        yield (
-            where,
-            position_plot(
-                f"positions-{method}",
-                f"{title}: scores by position{found_on(run)}",
-                by_position,
-                kept,
-                shown.unit,
-                shown.signed,
-            ),
-        )
-
-
-def _by_position(run: RunFolder, method: str) -> dict[str, dict[str, float]]:
-    """Component -> position -> score, where positions were scored."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows(run.nodes, method):
-        if row.get("position", "all") != "all" and row["score"] is not None:
-            found.setdefault(row["component"], {})[str(row["position"])] = row["score"]
-    return found
-
-
-def found_on(run: RunFolder) -> str:
-    n = len(run.run.get("prompts", {}).get("discovery", ()))
-    return f", found on {n} prompts" if n else ""
-
-
-def judged_on(run: RunFolder) -> str:
-    n = len(run.run.get("prompts", {}).get("judged", ()))
-    return f", judged on {n} prompts" if n else ""
-
-
-def about(run: RunFolder) -> str:
-    """ioi in plain-4l."""
-    return f"{run.run.get('config', {}).get('task') or 'unknown task'} in {run.circuit['model']['name']}"
-
-
-def verdict(run: RunFolder) -> Iterator[str]:
+def verdict(shown: Shown) -> Iterator[str]:
     """What was found, how faithful it is, and against what chance: three sentences on the run's own circuit."""
-    entry = run.circuit["circuits"][0]
-    size, of, what = size_of(run, entry)
-    yield f"{entry['method']} keeps {size:,} of {of:,} {what} as the circuit for {about(run)}."
-    if not entry["evaluation"]:
+    size, of, what = size_of(shown)
+    yield f"{shown.method} keeps {size:,} of {of:,} {what} as the circuit for {shown.task} in {shown.model}."
+    if shown.verdict is None:
         yield "How faithful it is was not measured."
         return
-    yield from _worth(entry["evaluation"][0])
-
-
-def _worth(judged: Entry) -> Iterator[str]:
-    faith, band = judged["faithfulness"], judged.get("random")
-    value = " ".join(
-        [number(faith["value"]), *(["[{}, {}]".format(*_ends(faith))] if "low" in faith else [])]
-    )
-    prompts = f"{judged['n_prompts']} prompts" if "n_prompts" in judged else "prompts"
+    faith, band = shown.verdict.faithfulness, shown.verdict.random
     yield (
-        f"On {prompts} that it was not found on, its faithfulness is {value} under {judged['ablation']} ablation: "
-        "1 is the whole model, 0 everything replaced."
+        f"On {shown.verdict.n_prompts} prompts that it was not found on, its faithfulness is {number(faith.value)} "
+        f"[{number(faith.low)}, {number(faith.high)}] under {shown.verdict.ablation} ablation: 1 is the whole model, "
+        "0 everything replaced."
     )
-    if band:
-        clear = "All" if band["p_value"] <= 1 / (band["n"] + 1) else "Not all"
-        below = "do worse" if clear == "All" else "do worse, so it may be chance"
-        low, high = _ends(band)
-        yield (
-            f"{clear} of {band['n']} random circuits of its size {below}: 95% of them reach {low} to {high} "
-            f"(p {p_value(band['p_value'])})."
-        )
-
-
-def _ends(found: Entry) -> tuple[str, str]:
-    return number(found["low"]), number(found["high"])
+    clear = band.p_value <= 1 / (band.n + 1)
+    yield (
+        f"{'All' if clear else 'Not all'} of {band.n} random circuits of its size do worse"
+        f"{'' if clear else ', so it may be chance'}: 95% of them reach {number(band.low)} to {number(band.high)} "
+        f"(p {p_value(band.p_value)})."
+    )

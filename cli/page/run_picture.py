@@ -1,144 +1,112 @@
-"""The circuits of a run folder as pictures of a page."""
+"""The circuit of a run as a picture of a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from circuits.graph import Graph
+from circuits.circuit import ends
+from circuits.exchange.run_folder import circuit_of_run
 from circuits.runs import RunFolder
+from circuits.scored_circuit import Measured, input_of
 from cli.page.picture import Chosen, Edge, Node, Picture, Stop
+from cli.shown import Shown
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Entry = Mapping[str, Any]
-Row = Mapping[str, Any]
 _STOPS = 24
 
 
-def picture(run: RunFolder, entry: Entry) -> Picture:
-    """entry: one of the circuits of circuit.json."""
-    model, details = run.circuit["model"], details_of(run, entry["method"])
-    size, of, what = size_of(run, entry)
-    stops, measured_on = _stops(run, entry["method"], of)
-    return Picture(
-        Graph(*(model[name] for name in ("n_layers", "n_heads", "n_kv_heads", "parallel"))),
-        _nodes(run, entry),
-        _edges(run, entry),
-        _of_edges(entry),
-        stops,
-        Chosen(size, of, what, *_judged(entry)),
-        str(details.get("unit", "score")),
-        bool(details.get("signed", True)),
-        measured_on,
-    )
+def shown_methods(run: RunFolder) -> list[Shown]:
+    """What the run says of each of its circuits, its own first."""
+    scored = [circuit_of_run(run, entry["method"]) for entry in run.circuit["circuits"]]
+    found = run.evaluation.get("methods") or {}
+    return [Shown(run, one, found.get(one.circuit.method) or {}) for one in scored]
 
 
-def details_of(run: RunFolder, method: str) -> Entry:
-    """What the method says of itself, as far as the run knows."""
-    found: Entry = run.evaluation.get("methods", {}).get(method, {}).get("details") or {}
+def picture(shown: Shown) -> Picture:
+    size, of, what = size_of(shown)
+    stops, measured_on = _stops(shown, of)
+    edges = _links(shown) if shown.circuit.edges is None else _edges(shown)
+    signed = shown.signed is not False
+    own = shown.circuit.edges is not None
+    chosen = Chosen(size, of, what, faithfulness(shown), chance(shown))
+    return Picture(shown.graph, _nodes(shown), edges, own, stops, chosen, shown.unit, signed, measured_on)
+
+
+def size_of(shown: Shown) -> tuple[int, int, str]:
+    """How much the circuit keeps, of how much, and of what."""
+    kept = len(shown.circuit.kept)
+    if shown.circuit.edges is not None:
+        return kept, max(kept, len(shown.scored.edges)), "edges"
+    names = shown.scored.scores or dict.fromkeys(shown.graph.components)
+    return kept, len(names), "components" if any(name[0] == "m" for name in names) else "heads"
+
+
+def faithfulness(shown: Shown) -> tuple[float, float, float] | None:
+    """Value, low, high under the first ablation."""
+    found = shown.verdict and shown.verdict.faithfulness
+    return (found.value, found.low, found.high) if found else None
+
+
+def chance(shown: Shown) -> tuple[float, float] | None:
+    """What holds 95% of random circuits."""
+    return (shown.verdict.random.low, shown.verdict.random.high) if shown.verdict else None
+
+
+def _ranks(scores: Mapping[str, Measured]) -> dict[str, int]:
+    by_size = sorted(scores, key=lambda name: -abs(scores[name][0]))
+    return {name: rank for rank, name in enumerate(by_size, start=1)}
+
+
+def _nodes(shown: Shown) -> list[Node]:
+    scores, kept = shown.scored.scores, set(shown.circuit.nodes)
+    intervals = shown.intervals if shown.circuit.edges is None else {}
+    ranks = _ranks(scores) or {name: i for i, name in enumerate(shown.graph.components, start=1)}
+    found = []
+    for name in shown.graph.components:
+        if name in ranks or name in kept:
+            low, high = intervals.get(name) or (None, None)
+            score = scores[name][0] if name in scores else None
+            found.append(Node(name, score, low, high, ranks.get(name, 0), name in kept))
     return found
 
 
-def _of_edges(entry: Entry) -> bool:
-    return entry.get("granularity") == "edge"
+def _links(shown: Shown) -> list[Edge]:
+    return [Edge(u, v, "", score, None, 0, True) for (u, v), score in shown.links.items()]
 
 
-def rows(table: pd.DataFrame, method: str) -> list[Row]:
-    """The rows of a method, blanks as None."""
-    return table_rows(table[table["method"] == method] if len(table) else table)
+def _edges(shown: Shown) -> list[Edge]:
+    scores, kept = shown.scored.edges, set(shown.circuit.kept)
+    ranks = _ranks(scores)
+    names = [*ranks, *(name for name in shown.circuit.kept if name not in ranks)]
+    return [_edge(name, scores.get(name), ranks.get(name, len(ranks) + 1), name in kept) for name in names]
 
 
-def table_rows(table: pd.DataFrame) -> list[Row]:
-    """All rows, blanks as None."""
-    known = table.astype(object).where(table.notna(), None)
-    return [dict(zip(known.columns, values, strict=True)) for values in known.itertuples(index=False)]
+def _edge(name: str, measured: Measured | None, rank: int, inside: bool) -> Edge:
+    score, error = measured or (None, None)
+    return Edge(*ends(name), input_of(name) or "", score, error, rank, inside)
 
 
-def scores_of(run: RunFolder, method: str) -> dict[str, float]:
-    """Component -> score over all positions, as far as it is known."""
-    table = rows(run.nodes, method)
-    return {
-        row["component"]: row["score"]
-        for row in table
-        if row.get("position", "all") == "all" and row["score"] is not None
-    }
-
-
-def size_of(run: RunFolder, entry: Entry) -> tuple[int, int, str]:
-    """How much the circuit keeps, of how much, and of what."""
-    if _of_edges(entry):
-        kept = len(entry["edges"])
-        return kept, max(kept, int((run.edges["method"] == entry["method"]).sum())), "edges"
-    names = {row["component"] for row in rows(run.nodes, entry["method"])}
-    names = names or {node["name"] for node in entry["nodes"]}
-    what = "components" if any(name[0] == "m" for name in names) else "heads"
-    return len(entry["nodes"]), len(names), what
-
-
-def _judged(entry: Entry) -> tuple[tuple[float, float, float] | None, tuple[float, float] | None]:
-    """Faithfulness with its interval, and the random band, under the first ablation."""
-    if not entry["evaluation"]:
-        return None, None
-    first = entry["evaluation"][0]
-    return interval(first["faithfulness"]), first.get("random") and band(first)
-
-
-def interval(found: Entry) -> tuple[float, float, float]:
-    """Value, low, high; the value thrice where no interval was measured."""
-    return found["value"], found.get("low", found["value"]), found.get("high", found["value"])
-
-
-def band(judged: Entry) -> tuple[float, float]:
-    """What holds 95% of random circuits."""
-    return judged["random"]["low"], judged["random"]["high"]
-
-
-def _nodes(run: RunFolder, entry: Entry) -> list[Node]:
-    kept = {node["name"]: node for node in entry["nodes"]}
-    table = [row for row in rows(run.nodes, entry["method"]) if row.get("position", "all") == "all"]
-    found = {row["component"]: row for row in table} or {name: {**node} for name, node in kept.items()}
-    by_size = sorted(found, key=lambda name: -abs(found[name]["score"] or 0.0))
-    rank = {name: i for i, name in enumerate(by_size, start=1)}
-    return [
-        Node(
-            name,
-            row["score"],
-            row.get("low"),
-            row.get("high"),
-            int(row.get("rank") or rank[name]),
-            name in kept,
-        )
-        for name, row in found.items()
-    ]
-
-
-def _edges(run: RunFolder, entry: Entry) -> list[Edge]:
-    if not _of_edges(entry):
-        return [_edge(row, 0, True) for row in entry["edges"]]
-    kept = {_ends(row) for row in entry["edges"]}
-    table = rows(run.edges, entry["method"]) or list(entry["edges"])
-    table.sort(key=lambda row: -abs(row["score"] or 0.0))
-    return [_edge(row, i, _ends(row) in kept) for i, row in enumerate(table, start=1)]
-
-
-def _ends(row: Row) -> tuple[str, str, str]:
-    return row["source"], row["target"], row.get("input") or ""
-
-
-def _edge(row: Row, rank: int, inside: bool) -> Edge:
-    return Edge(*_ends(row), row["score"], row.get("stderr"), rank, inside)
-
-
-def _stops(run: RunFolder, method: str, of: int) -> tuple[list[Stop], str]:
+def _stops(shown: Shown, of: int) -> tuple[list[Stop], str]:
     """The sizes of the slider, and what is to be said of what was measured there."""
-    if run.sizes is not None and (mine := rows(run.sizes, method)):
-        words = f"; faithfulness on {mine[0]['n_prompts']} judged prompts, with 95% intervals"
-        return [Stop(int(r["n"]), r["faithfulness"], r["low"], r["high"]) for r in mine], words
-    chosen = run.evaluation.get("methods", {}).get(method, {}).get("selection", {})
-    sizes, curve = chosen.get("discovery_sizes") or (), chosen.get("discovery_curve") or ()
-    if sizes and len(sizes) == len(curve):
-        words = "; faithfulness on the prompts that it was found on"
-        return [Stop(n, value) for n, value in zip(sizes, curve, strict=True)], words
+    if shown.curve is not None:
+        stops = [Stop(stop.n, stop.faithfulness, stop.low, stop.high) for stop in shown.curve.stops]
+        return stops, f"; faithfulness on {shown.curve.told}"
     return [Stop(n) for n in sorted({max(1, round(of ** (i / (_STOPS - 1)))) for i in range(_STOPS)})], ""
+
+
+def by_position(shown: Shown) -> dict[str, dict[str, float]]:
+    """Component -> position -> score, where positions were scored."""
+    found: dict[str, dict[str, float]] = {}
+    table = shown.run.nodes
+    mine = table[(table["method"] == shown.method) & (table["position"] != "all") & table["score"].notna()]
+    for name, position, score in mine[["component", "position", "score"]].itertuples(index=False):
+        found.setdefault(str(name), {})[str(position)] = float(score)
+    return found
+
+
+def code_rows(run: RunFolder) -> list[tuple[str, int, int, int]]:
+    """Head, code, positives, negatives."""
+    if run.codes is None:
+        return []
+    columns: list[list[Any]] = [run.codes[n].tolist() for n in ("head", "code", "positives", "negatives")]
+    return list(zip(*columns, strict=True))

@@ -21,7 +21,7 @@ from circuits.graph import Graph
 from cli.figures import Request, draw
 from cli.report.attention import token_text
 from cli.report.figure import legible, paper_style
-from cli.report.waterfall import steps
+from cli.waterfall import steps
 
 GPT2 = Graph(12, 12, 12)
 INCHES = {"column": 3.3, "page": 6.9}

@@ -16,6 +16,7 @@ from circuits.records import write_json, write_table
 from circuits.runs import read_run
 from cli.page.page import html
 from cli.page.run_page import folder_page, run_page, verdict
+from cli.page.run_picture import shown_methods
 
 SMALL = Graph(2, 3, 3)
 GPT2 = Graph(12, 12, 12)
@@ -38,13 +39,11 @@ def node_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of nodes with every part that a page can show."""
     folder = made_run(tmp_path_factory.mktemp("runs") / "nodes", SMALL, nodes=("a0.h1", "m0", "a1.h2"))
     rng = np.random.default_rng(0)
-    held = json.loads((folder / "circuit.json").read_text())
     band = {"n": 25, "low": 0.0, "median": 0.1, "high": 0.3, "p_value": 1 / 26}
     faith = {"value": 0.9, "low": 0.85, "high": 0.95}
-    held["circuits"][0]["evaluation"] = [
-        {"ablation": "resample", "n_prompts": 4, "faithfulness": faith, "random": band}
-    ]
-    write_json(folder / "circuit.json", held)
+    verdict = {"ablation": "resample", "n_prompts": 4, "faithfulness": faith, "random": band}
+    held = json.loads((folder / "evaluation.json").read_text())
+    write_json(folder / "evaluation.json", held | {"methods": {"made": {"verdicts": [verdict]}}})
     run = json.loads((folder / "run.json").read_text())
     run["prompts"] = {"discovery": [0, 2], "judged": [1, 3, 4]}
     write_json(folder / "run.json", run)
@@ -83,14 +82,14 @@ def node_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_page_holds_its_words_and_its_plots(node_run: Path) -> None:
     page = html(folder_page(node_run))
-    assert re.findall(r'data-plot="([^"]+)"', page) == ["circuit-made", "heatmap-made", "attention"]
+    assert re.findall(r'data-plot="([^"]+)"', page) == ["circuit-made", "heatmap-made", "attention", "verdicts"]
     assert "made keeps 3 of 8 components" in page
     assert "0.90 [0.85, 0.95]" in page
     assert len(page.encode()) < 1_000_000
 
 
 def test_three_sentences_say_what_was_found_how_faithful_and_against_what(node_run: Path) -> None:
-    found, worth, chance = verdict(read_run(node_run))
+    found, worth, chance = verdict(shown_methods(read_run(node_run))[0])
     assert found == "made keeps 3 of 8 components as the circuit for made in one."
     assert "On 4 prompts that it was not found on, its faithfulness is 0.90 [0.85, 0.95]" in worth
     assert chance.startswith("All of 25 random circuits of its size do worse")
