@@ -48,6 +48,8 @@ def _joined(finding: Finding) -> dict[tuple[str, str], float | None]:
 
 def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
     """What circuits.runs.write_records writes, by the names that it gives them."""
+    import pandas as pd
+
     return {
         "run": run_record(found, model, drawn),
         "prompts": found.prompts,
@@ -56,6 +58,12 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "circuit": circuit_record(found),
         "evaluation": evaluation_record(found, drawn),
         "parts": parts_table(found),
+        "sizes": sizes_table(found),
+        **{
+            name: pd.DataFrame(columns)
+            for finding in found.findings
+            for name, columns in finding.scores.tables.items()
+        },
     }
 
 
@@ -181,6 +189,27 @@ def parts_table(found: Discovery) -> pd.DataFrame:
             {"position": "all", "score": scores.values[i], "stderr": scores.stderr[i]},
             *({"position": place, "score": values[i]} for place, values in scores.by_position.items()),
         )
+    ]
+    return pd.DataFrame(rows)
+
+
+def sizes_table(found: Discovery) -> pd.DataFrame:
+    """One row a method and size of circuit: how faithful the first n of its ranking are."""
+    import pandas as pd
+
+    rows = [
+        {
+            "method": finding.scores.method,
+            "n": prefix.n,
+            "kept": prefix.kept,
+            "faithfulness": prefix.faithfulness.value,
+            "low": prefix.faithfulness.low,
+            "high": prefix.faithfulness.high,
+            "ablation": finding.verdicts[0].ablation,
+            "n_prompts": finding.verdicts[0].n_prompts,
+        }
+        for finding in found.findings
+        for prefix in finding.sizes
     ]
     return pd.DataFrame(rows)
 
