@@ -52,9 +52,7 @@ class Occurrences(NamedTuple):
     negatives: Int[np.ndarray, "row"]
 
 
-def occurrences(
-    codes: Int[np.ndarray, "example head"], positive: Bool[np.ndarray, "example"]
-) -> Occurrences:
+def occurrences(codes: Int[np.ndarray, "example head"], positive: Bool[np.ndarray, "example"]) -> Occurrences:
     """Every code that a head shows on any example; heads are columns."""
     width = int(codes.max()) + 1
     keys = np.arange(codes.shape[1]) * width + codes

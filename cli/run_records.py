@@ -50,6 +50,8 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
     """What circuits.runs.write_records writes, by the names that it gives them."""
     import pandas as pd
 
+    from circuits.attention_samples import attention_samples
+
     return {
         "run": run_record(found, model, drawn),
         "prompts": found.prompts,
@@ -57,6 +59,7 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "edges": edges_table(found),
         "circuit": circuit_record(found),
         "evaluation": evaluation_record(found, drawn),
+        "attention": attention_samples(model, found),
         "parts": parts_table(found),
         "sizes": sizes_table(found),
         **{
@@ -194,7 +197,9 @@ def parts_table(found: Discovery) -> pd.DataFrame:
 
 
 def sizes_table(found: Discovery) -> pd.DataFrame:
-    """One row a method and size of circuit: how faithful the first n of its ranking are."""
+    """One row a method and size of circuit: how faithful the first n of its ranking are; no interval where none is
+    finite."""
+    import numpy as np
     import pandas as pd
 
     rows = [
@@ -211,7 +216,7 @@ def sizes_table(found: Discovery) -> pd.DataFrame:
         for finding in found.findings
         for prefix in finding.sizes
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
 def edges_table(found: Discovery) -> pd.DataFrame:

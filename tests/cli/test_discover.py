@@ -34,6 +34,8 @@ FILES = {
     "evaluation.json",
     "report.md",
     "heatmap-activation-patching.png",
+    "sizes.csv",
+    "attention.json",
 }
 Invoke = Callable[..., Result]
 
