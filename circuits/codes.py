@@ -43,6 +43,24 @@ def count_codes(keys: Int[np.ndarray, "example column"], positive: Bool[np.ndarr
     return CodeCounts((opens & label).sum(1), (closes & label).sum(1), (opens & ~label).sum(1))
 
 
+class Occurrences(NamedTuple):
+    """One row a head and code that it shows: on how many positives, on how many negatives."""
+
+    head: Int[np.ndarray, "row"]
+    code: Int[np.ndarray, "row"]
+    positives: Int[np.ndarray, "row"]
+    negatives: Int[np.ndarray, "row"]
+
+
+def occurrences(codes: Int[np.ndarray, "example head"], positive: Bool[np.ndarray, "example"]) -> Occurrences:
+    """Every code that a head shows on any example; heads are columns."""
+    width = int(codes.max()) + 1
+    keys = np.arange(codes.shape[1]) * width + codes
+    counts = [np.bincount(keys[label].ravel(), minlength=keys.max() + 1) for label in (positive, ~positive)]
+    shown = np.flatnonzero(np.add(*counts))
+    return Occurrences(*divmod(shown, width), *(count[shown] for count in counts))
+
+
 def node_scores(
     codes: Int[np.ndarray, "example head"], positive: Bool[np.ndarray, "example"], *, normalise: bool = False
 ) -> Float[np.ndarray, "head"]:

@@ -19,6 +19,7 @@ from circuits.audit import Audit, verify
 from circuits.batches import Batch, make_batches
 from circuits.circuit import Circuit
 from circuits.comparison.overlap import PairOverlap, pairwise_overlaps
+from circuits.evaluation.by_size import Prefix, by_size
 from circuits.evaluation.faithfulness import (
     Ablation,
     Baseline,
@@ -98,7 +99,10 @@ class Match:
 @dataclass(frozen=True)
 class Finding:
     """What one method found: its scores, the circuit they choose, the verdicts on it by ablation, and how well
-    scores and circuit match what is known."""
+    scores and circuit match what is known.
+
+    sizes: what the first of the ranking do on the judged prompts, under the first ablation.
+    """
 
     scores: Scores
     choice: Choice
@@ -106,6 +110,7 @@ class Finding:
     matches: tuple[Match, ...]
     seconds: float
     audit: Audit | None = None
+    sizes: tuple[Prefix, ...] = ()
 
     @property
     def circuit(self) -> Circuit:
@@ -201,19 +206,16 @@ def discover(
         choice = _choose(
             ground.bench("discovery", plan.ablations[0], *_played(scores)), scores, plan, progress
         )
+        judged = [ground.bench("judged", ablation, *_played(scores)) for ablation in plan.ablations]
         verdicts = tuple(
-            judge(
-                ground.bench("judged", ablation, *_played(scores)),
-                choice.circuit,
-                seed=plan.seed,
-                n_random=plan.n_random,
-                progress=progress,
-            )
-            for ablation in plan.ablations
+            judge(at, choice.circuit, seed=plan.seed, n_random=plan.n_random, progress=progress)
+            for at in judged
         )
+        ranked = scores.edges or scores
+        sizes = by_size(judged[0], ranked, choice.own_sizes, seed=plan.seed, progress=progress)
         matches = tuple(_matches(method, scores, choice.circuit, plan))
         audit = verify(model, problem, scores, plan.verify) if plan.verify and scores.edges else None
-        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start, audit))
+        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start, audit, sizes))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
     return Discovery(

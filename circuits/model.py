@@ -26,9 +26,10 @@ class Site(NamedTuple):
     mlp    [batch, pos, d_model]: what the MLP writes to the residual stream
     input  [batch, pos, d_model]: the residual stream before the layer
     final  [batch, pos, d_model]: the residual stream after the last layer (layer is 0)
+    pattern [batch, head, query, source]: where heads look; a model may have none to show
     """
 
-    kind: Literal["z", "mlp", "input", "final"]
+    kind: Literal["z", "mlp", "input", "final", "pattern"]
     layer: int = 0
 
 

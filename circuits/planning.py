@@ -20,6 +20,7 @@ from circuits.calibration import CIRCUIT, Clock, Seconds, calibrate
 from circuits.circuit import Circuit, edge_circuit
 from circuits.discovery import SELECTION_PROMPTS, Discovery, Finding, Plan, batches_of
 from circuits.donors import Donor, keep_masks, resample_donor, zero_donor
+from circuits.evaluation.by_size import Prefix, stops
 from circuits.evaluation.faithfulness import (
     BAND_PROMPTS,
     Ablation,
@@ -203,6 +204,7 @@ def _jobs(
         yield _Job(f"{method.name}: judging", judging, (Rehearsal(interval, 3 * len(plan.ablations)),))
         chance = total([at.first(BAND_PROMPTS).band(plan, ablation) for ablation in plan.ablations])
         yield _Job(f"{method.name}: random circuits", chance)
+        yield _Job(f"{method.name}: sizes", at.sizes(plan), (Rehearsal(interval, 1),))
         benches.add(played)
     if rounding := rounding_work(model, problem.batches[0], problem.metric):
         yield _Job("rounding", rounding)
@@ -252,6 +254,11 @@ class _Ahead:
         chance = random_circuits(self.model.graph, self.played, circuit, plan.n_random, plan.seed)
         return self.ends(ablation) + self.outcome([circuit.nodes, *chance], ablation)
 
+    def sizes(self, plan: Plan) -> Work:
+        """Of any ranking: how many there are does not depend on it."""
+        ranking = np.random.default_rng(plan.seed).permutation(self.played).tolist()
+        return self.outcome([ranking[:n] for n in stops(len(self.played))[:-1]], plan.ablations[0])
+
 
 EDGES, BLOCKS = 0.05, 3.0
 """What a circuit keeps of the edges, as a rule; and how often pruning asks for each edge that is left. On plain-4l it
@@ -276,6 +283,7 @@ def _edge_jobs(
     yield at.job(f"{method}: judging", dict.fromkeys(plan.ablations, 1 + ends))
     chance = dict.fromkeys(plan.ablations, 1 + ends + plan.n_random)
     yield at.first(BAND_PROMPTS).job(f"{method}: random circuits", chance)
+    yield at.job(f"{method}: sizes", {plan.ablations[0]: len(stops(n_edges)) - 1})
 
 
 @dataclass(frozen=True)
@@ -366,8 +374,8 @@ def made_up(model: Model, prompts: Sequence[PromptPair], plan: Plan, forecast: F
         verdicts = tuple(Verdict(a, judged, sure, 0.5, 1.0, 0.0, sure, sure, band) for a in plan.ablations)
         kept = edges.ranking()[: int(EDGES * len(edges.components))] if edges else ()
         usual = edge_circuit(model.graph, kept, "", "") if edges else _usual_circuit(ahead.components, plan)
-        choice = Choice(usual)
-        findings.append(Finding(scores, choice, verdicts, (), 0.0))
+        sizes = tuple(Prefix(size, size, sure) for size in stops(len((edges or scores).components)))
+        findings.append(Finding(scores, Choice(usual), verdicts, (), 0.0, sizes=sizes))
     before = Baseline(judged, sure, sure, sure, sure)
     halves = split(prompts, plan.seed, plan.judge_on)
     return Discovery(model.name, model.graph, plan, tuple(prompts), halves, before, tuple(findings), ())

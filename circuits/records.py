@@ -46,6 +46,11 @@ def json_text(value: object) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def compact_text(value: object) -> str:
+    """The same without a space: for what is mostly numbers."""
+    return json.dumps(plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8 with single newlines on every system."""
     path.write_text(text, encoding="utf-8", newline="\n")

@@ -21,7 +21,16 @@ from uuid import uuid4
 from circuits.errors import RunFolderError
 from circuits.locks import locked
 from circuits.prompts import PromptPair
-from circuits.records import read_json, read_prompts, read_table, write_json, write_prompts, write_table
+from circuits.records import (
+    compact_text,
+    read_json,
+    read_prompts,
+    read_table,
+    write_json,
+    write_prompts,
+    write_table,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +232,7 @@ def write_records(
         if (rows := tables.get(name)) is not None and len(rows):
             write_table(folder / f"{name}.csv", rows)
     if attention is not None:
-        write_json(folder / ATTENTION, attention)
+        write_text(folder / ATTENTION, compact_text(attention))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Scores:
     circuit: the one that the method itself chooses, where it does.
     parts: scores of what is finer than a component, such as the inputs of heads; named as the method says.
     artifacts: file stem -> tensors by name, what the method learned and a run folder may keep as safetensors.
+    tables: name -> columns, what else it saw that a run folder has a table for (circuits.runs.TABLES).
     """
 
     method: str
@@ -41,6 +42,7 @@ class Scores:
     details: Mapping[str, object] = field(default_factory=dict)
     links: Mapping[tuple[str, str], float] = field(default_factory=dict)
     artifacts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     parts: Scores | None = None
     edges: Scores | None = None
     circuit: Circuit | None = None

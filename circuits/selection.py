@@ -76,6 +76,11 @@ class Choice:
     prefix: int | None = None
     sizes: tuple[int, ...] = ()
 
+    @property
+    def own_sizes(self) -> frozenset[int]:
+        """That of the circuit, and of the prefix that it was pruned from."""
+        return frozenset({len(self.circuit.kept), self.prefix or 0} - {0})
+
 
 @dataclass(frozen=True)
 class _Candidates:

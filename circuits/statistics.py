@@ -99,21 +99,23 @@ def wilson_interval(hits: int, n: int, *, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_ratio_interval(
-    numerators: Float[np.ndarray, "sample"],
+    numerators: Float[np.ndarray, "sample *column"],
     denominators: Float[np.ndarray, "sample"],
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval | None:
-    """Percentile bootstrap interval of mean(numerators) / mean(denominators), both of one draw of samples.
+    """Percentile bootstrap interval of mean(numerators) / mean(denominators), both of one draw, for each column.
 
     A ratio of means, no mean of ratios. None where a resampled denominator is zero: no interval is finite.
     Raises ValueError where there are no samples.
     """
     weights = resample_weights(len(numerators), resamples, seed)
     below = weights @ denominators
-    return None if (below == 0).any() else _percentiles((weights @ numerators) / below, confidence)
+    if (below == 0).any():
+        return None
+    return _percentiles(((weights @ numerators).T / below).T, confidence)
 
 
 def sign_flip_pvalues(

@@ -48,6 +48,10 @@ def _joined(finding: Finding) -> dict[tuple[str, str], float | None]:
 
 def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, Any]:
     """What circuits.runs.write_records writes, by the names that it gives them."""
+    import pandas as pd
+
+    from circuits.attention_samples import attention_samples
+
     return {
         "run": run_record(found, model, drawn),
         "prompts": found.prompts,
@@ -55,7 +59,14 @@ def records(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str, A
         "edges": edges_table(found),
         "circuit": circuit_record(found),
         "evaluation": evaluation_record(found, drawn),
+        "attention": attention_samples(model, found),
         "parts": parts_table(found),
+        "sizes": sizes_table(found),
+        **{
+            name: pd.DataFrame(columns)
+            for finding in found.findings
+            for name, columns in finding.scores.tables.items()
+        },
     }
 
 
@@ -183,6 +194,29 @@ def parts_table(found: Discovery) -> pd.DataFrame:
         )
     ]
     return pd.DataFrame(rows)
+
+
+def sizes_table(found: Discovery) -> pd.DataFrame:
+    """One row a method and size of circuit: how faithful the first n of its ranking are; no interval where none is
+    finite."""
+    import numpy as np
+    import pandas as pd
+
+    rows = [
+        {
+            "method": finding.scores.method,
+            "n": prefix.n,
+            "kept": prefix.kept,
+            "faithfulness": prefix.faithfulness.value,
+            "low": prefix.faithfulness.low,
+            "high": prefix.faithfulness.high,
+            "ablation": finding.verdicts[0].ablation,
+            "n_prompts": finding.verdicts[0].n_prompts,
+        }
+        for finding in found.findings
+        for prefix in finding.sizes
+    ]
+    return pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
 
 
 def edges_table(found: Discovery) -> pd.DataFrame:

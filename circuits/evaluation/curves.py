@@ -102,9 +102,9 @@ def sizes(total: int) -> tuple[int, ...]:
     return tuple(max(1, int(share * total + 1e-9)) for share in SHARES)
 
 
-def nested(at: Bench, ranking: Sequence[str]) -> list[tuple[str, ...]]:
+def nested(at: Bench, ranking: Sequence[str], stops: Sequence[int]) -> list[tuple[str, ...]]:
     """The circuit of each size; of edges, those on a path from the input to the logits, where all may be left out."""
-    prefixes = [tuple(ranking[:n]) for n in sizes(len(ranking))]
+    prefixes = [tuple(ranking[:n]) for n in stops]
     graph, edges = at.model.graph, at.granularity == "edge"
     whole = edges and len(at.played) == len(graph.places)
     return [connected(graph, prefix) for prefix in prefixes] if whole else prefixes
@@ -125,7 +125,8 @@ def curves(
     once. Raises CircuitError where the scale has no length.
     """
     orders: tuple[Order, ...] = ("signed", "absolute")
-    circuits = [nested(at, ranked(scores, at.played, order)) for order in orders]
+    stops = sizes(len(at.played))
+    circuits = [nested(at, ranked(scores, at.played, order), stops) for order in orders]
     found = measured(at, circuits, progress)
     signed, absolute = (
         _curve(order, some, inside, found, len(at.played), seed)
@@ -192,7 +193,8 @@ def _estimate(value: object, drawn: Float[np.ndarray, "draw"], bounded: bool) ->
 
 def _random(at: Bench, n: int, seed: int, progress: Progress) -> RandomCurves:
     rng = np.random.default_rng([seed, 0xC09])
-    lists = [nested(at, [str(c) for c in rng.permutation(at.played)]) for _ in range(n)]
+    stops = sizes(len(at.played))
+    lists = [nested(at, [str(c) for c in rng.permutation(at.played)], stops) for _ in range(n)]
     found = measured(at, lists, progress)
     nothing, everything = found.nothing.mean(), found.everything.mean()
     values = np.array([(inside.mean(1) - nothing) / (everything - nothing) for inside in found.inside])

@@ -20,12 +20,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from circuits import controls, sae
 from circuits.batches import n_prompts
-from circuits.codes import appearances, node_scores, pair_head_scores, pair_scores
+from circuits.codes import appearances, node_scores, occurrences, pair_head_scores, pair_scores
 from circuits.errors import CircuitError, PromptError
 from circuits.graph import Graph
 from circuits.head_vectors import HeadVectors, collect, passes
@@ -56,13 +56,14 @@ class SaeOptions(Options):
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: head scores of both levels, the table of pairs, controls, the autoencoder."""
+    """One training: head scores of both levels, the table of pairs, controls, the autoencoder and its codes."""
 
     node: Float[np.ndarray, "head"]
     pair: Float[np.ndarray, "head"]
     table: Float[np.ndarray, "head head"]
     controls: Mapping[str, Float[np.ndarray, "head"]]
     trained: sae.SparseAutoencoder
+    codes: Int[np.ndarray, "example head"]
 
 
 def run_trial(data: HeadVectors, options: SaeOptions, seed: int, trial: int) -> Trial:
@@ -85,7 +86,7 @@ def run_trial(data: HeadVectors, options: SaeOptions, seed: int, trial: int) -> 
         "shuffled labels": controls.shuffled_labels(codes, positive, score, draw),
     }
     node = node_scores(codes, positive, normalise=options.normalise)
-    return Trial(node, appearances(table), table, rivals, trained)
+    return Trial(node, appearances(table), table, rivals, trained, codes)
 
 
 REHEARSED_FLOPS = 10**9
@@ -151,6 +152,11 @@ def _links(graph: Graph, table: Float[np.ndarray, "head head"]) -> dict[tuple[st
     return {(source, target): value for source, target, value in named if graph.feeds(source, target)}
 
 
+def _codes(heads: tuple[str, ...], trial: Trial, data: HeadVectors) -> dict[str, np.ndarray]:
+    found = occurrences(trial.codes, data.positive)
+    return found._asdict() | {"head": np.array(heads)[found.head]}
+
+
 def _counts(data: HeadVectors, options: SaeOptions) -> dict[str, int]:
     return {
         "positives": int(data.positive.sum()),
@@ -198,7 +204,8 @@ def score(model: Model, problem: Problem, options: SaeOptions) -> Scores:
 
     A count (>= 0), one sample a trial: it has no sign and measures no causal effect. MLPs are not scored.
     The head vectors stay in memory, 4 * examples * heads * d_model bytes. links: the mean pair score of heads
-    that can feed each other, whatever the level. artifacts: the tensors of the first trial's autoencoder.
+    that can feed each other, whatever the level. artifacts: the tensors of the first trial's autoencoder;
+    tables: its codes, each with the number of positives and negatives that it is on.
     Raises PromptError for fewer than two prompts, CircuitError where activations are not finite.
     """
     data = _data(model, problem, options)
@@ -224,6 +231,7 @@ def score(model: Model, problem: Problem, options: SaeOptions) -> Scores:
         },
         links=_links(model.graph, np.mean([t.table for t in trials], axis=0)),
         artifacts={"sae": trials[0].trained.tensors()},
+        tables={"codes": _codes(heads, trials[0], data)},
     )
 
 

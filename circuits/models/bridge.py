@@ -349,6 +349,7 @@ class BridgeModel:
             "mlp": f"blocks.{site.layer}.hook_mlp_out",
             "input": f"blocks.{site.layer}.hook_resid_pre",
             "final": f"blocks.{self.graph.n_layers - 1}.hook_resid_post",
+            "pattern": f"blocks.{site.layer}.attn.hook_pattern",
         }[site.kind]
 
     def head_writer(

@@ -20,6 +20,13 @@ def test_node_scores_by_hand() -> None:
     assert codes.node_scores(TABLE, POSITIVE, normalise=True).tolist() == [1 / 2, 0, 2 / 4]
 
 
+def test_occurrences_by_hand() -> None:
+    found = codes.occurrences(TABLE[:, :2], POSITIVE)
+    assert list(zip(*map(np.ndarray.tolist, found), strict=True)) == [
+        (0, 4, 1, 0), (0, 7, 1, 2), (1, 1, 2, 1), (1, 2, 0, 1)
+    ]  # fmt: skip
+
+
 def test_pair_scores_by_hand() -> None:
     # (4,1) and (7,1) on positives, (7,1) and (7,2) on negatives: one of heads 0 and 1 is exclusive.
     assert codes.pair_scores(TABLE, POSITIVE).tolist() == [[0, 1, 2], [1, 0, 2], [2, 2, 0]]

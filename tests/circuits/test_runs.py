@@ -69,6 +69,13 @@ def test_parts_are_a_file_of_their_own_where_there_are_any(bare: Path) -> None:
         assert sorted(os.listdir(bare / name)) == sorted(runs.FILES)
 
 
+def test_attention_is_written_in_one_line_and_read_back(bare: Path) -> None:
+    attention = {"format_version": 1, "heads": {"a0.h1": [{"clean": {"queries": [1], "rows": [[1, 999]]}}]}}
+    make_run(bare / "run", attention=attention)
+    assert read_run(bare / "run").attention == attention
+    assert (bare / "run" / "attention.json").read_text().split() == [json.dumps(attention).replace(" ", "")]
+
+
 def test_the_same_run_has_the_same_bytes(bare: Path) -> None:
     make_run(bare / "one")
     make_run(bare / "two")

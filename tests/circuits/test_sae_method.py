@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fake_model import FakeModel, fake_problem
@@ -97,6 +98,16 @@ def test_a_seed_means_one_result_and_more_trials_keep_the_first() -> None:
     assert not np.array_equal(first.samples, other.samples)
     for name, tensor in first.artifacts["sae"].items():
         assert tensor.tobytes() == again.artifacts["sae"][name].tobytes()
+
+
+def test_the_table_of_codes_is_that_of_the_first_trial() -> None:
+    """A head's count of codes on positives alone is its score, and each of its prompts has one code."""
+    scores = _score()
+    table = pd.DataFrame(scores.tables["codes"])
+    alone = table[table["negatives"] == 0].groupby("head").size()
+    assert alone.reindex(scores.components, fill_value=0).tolist() == scores.samples[0].tolist()
+    prompts = table.groupby("head")[["positives", "negatives"]].sum()
+    assert (prompts == 40).all(axis=None)
 
 
 def test_artifacts_hold_the_first_trials_autoencoder() -> None:

@@ -34,6 +34,8 @@ FILES = {
     "evaluation.json",
     "report.md",
     "heatmap-activation-patching.png",
+    "sizes.csv",
+    "attention.json",
 }
 Invoke = Callable[..., Result]
 
@@ -47,6 +49,10 @@ def test_discover_finds_the_planted_circuit_and_writes_a_whole_run(circuit: Invo
     (found,) = run.circuit["circuits"]
     assert sorted(node["name"] for node in found["nodes"]) == sorted(known)
     assert found["evaluation"][0]["faithfulness"]["value"] == pytest.approx(1.0, abs=0.01)
+    assert run.sizes is not None
+    assert run.attention is not None
+    assert run.sizes.set_index("n")["faithfulness"][len(known)] == pytest.approx(1.0, abs=0.01)
+    assert sorted(list(run.attention["heads"])[: len(known)]) == sorted(known)
     (card, *_) = run.evaluation["methods"]["activation-patching"]["references"]
     assert card["auroc"] == 1.0
     assert not set(run.run["prompts"]["discovery"]) & set(run.run["prompts"]["judged"])
@@ -399,6 +405,9 @@ def test_the_autoencoder_of_a_run_can_be_reloaded(circuit: Invoke, tmp_path: Pat
     assert circuit("discover", "ioi", *options, "--output", "out").exit_code == 0
     trained, _ = load(tmp_path / "out" / "sae.safetensors")
     assert {tuple(t.shape) for t in trained.tensors().values()} >= {(200, 288), (288, 200)}
+    codes = read_run(tmp_path / "out").codes
+    assert codes is not None
+    assert (codes.groupby("head")["positives"].sum() == 12).all()
 
 
 def test_a_metric_that_is_no_number_names_the_prompt(circuit: Invoke, tmp_path: Path) -> None:

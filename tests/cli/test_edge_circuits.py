@@ -65,7 +65,7 @@ def test_a_plan_prices_the_judging_of_edges(circuit: Invoke) -> None:
     result = circuit("plan", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     stages = {stage["stage"]: stage for stage in json.loads(result.stdout)["stages"]}
-    for stage in ("eap: selection", "eap: judging", "eap: random circuits"):
+    for stage in ("eap: selection", "eap: judging", "eap: random circuits", "eap: sizes"):
         assert stages[stage]["cpu_seconds"] > 0
         assert stages[stage]["rows"] > 0
 

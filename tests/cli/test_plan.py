@@ -25,7 +25,16 @@ def test_a_forecast_in_words(circuit: Invoke, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     words = " ".join(result.stdout.split())
     assert "ioi in planted-ioi (exact engine): 12 pairs to discover on, 12 to judge on" in words
-    for stage in ("load", "baseline", "mean outputs", "scores", "selection", "judging", "random circuits"):
+    for stage in (
+        "load",
+        "baseline",
+        "mean outputs",
+        "scores",
+        "selection",
+        "judging",
+        "random circuits",
+        "sizes",
+    ):
         assert stage in words
     assert "Memory:" in words
     assert "of processor time" in words

@@ -97,7 +97,7 @@ def test_what_has_no_score_comes_last_and_sizes_are_nested(tiny: Tiny, problem: 
     ranking = ranked(_random_scores(some), at.played, "signed")
     assert sorted(ranking) == sorted(at.played)
     assert set(ranking[: len(some)]) == set(some)
-    circuits = nested(at, ranking)
+    circuits = nested(at, ranking, sizes(len(ranking)))
     assert all(set(a) <= set(b) for a, b in pairwise(circuits))
 
 
