@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
-.PHONY: discover test slow lint clean
+.PHONY: discover test slow lint docs clean
 
 discover: .venv/installed
 	$(BIN)/circuit discover ioi
@@ -15,6 +15,10 @@ test: lint
 
 slow: .venv/tools
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+# Tables, outputs and pictures of the pages, made anew by the commands that the pages show.
+docs: .venv/tools
+	$(BIN)/python docs/remake.py
 
 lint: .venv/tools
 	$(BIN)/ruff check .
