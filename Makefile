@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
+FACE := tests/cli tests/test_docs.py tests/test_pages.py tests/test_extending.py
+
 .PHONY: discover test slow lint docs clean
 
 discover: .venv/installed
@@ -10,8 +12,8 @@ discover: .venv/installed
 
 # Shapes are checked in the library's own tests; the command line is tested as it runs at a user's.
 test: lint
-	$(PYTEST) --ignore tests/cli --ignore tests/test_docs.py
-	$(PYTEST) tests/cli tests/test_docs.py --override-ini addopts="-q --strict-markers"
+	$(PYTEST) $(addprefix --ignore ,$(FACE))
+	$(PYTEST) $(FACE) --override-ini addopts="-q --strict-markers"
 
 slow: .venv/tools
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
