@@ -1,6 +1,6 @@
 """Remakes what the pages show of the program: tables, examples, outputs, pictures. `make docs` runs it.
 
-    python docs/remake.py                 # everything: some ten minutes
+    python docs/remake.py                 # everything: a quarter of an hour on two idle cores
     python docs/remake.py eap tour        # the pages and pictures whose names hold one of these words
     python docs/remake.py --quick         # only what needs no run: options, forms, examples, lists
 
@@ -28,7 +28,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 
-BLOCK = re.compile(r"<!-- made: (\S+) ?(.*?) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- made: (\S+)([^\n]*) -->\n.*?<!-- end -->", re.DOTALL)
 COMMANDS = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 SHOWN = 6
 """Rows of a table that stands for a long one."""
@@ -393,7 +393,7 @@ def remade(text: str, makers: Mapping[str, Maker] = MAKERS) -> str:
     """The page with its blocks made anew; those of other kinds, and those that give nothing, stay as they are."""
 
     def block(found: re.Match[str]) -> str:
-        kind, argument = found[1], found[2]
+        kind, argument = found[1], found[2].strip()
         made = makers[kind](text[: found.start()], argument) if kind in makers else ""
         return (
             f"<!-- made: {kind} {argument}".rstrip() + f" -->\n\n{made}\n\n<!-- end -->" if made else found[0]

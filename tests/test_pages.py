@@ -44,7 +44,8 @@ def test_what_needs_no_run_is_as_the_program_has_it_now(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_every_block_is_of_a_kind_that_is_made_and_has_been(page: Path) -> None:
     blocks = [found[0] for found in remake.BLOCK.finditer(_text(page))]
-    assert len(blocks) == _text(page).count("<!-- made:")
+    assert len(blocks) == _text(page).count("<!-- made:") == _text(page).count("<!-- end -->")
+    assert all(block.count("<!--") == 2 for block in blocks)
     for block in blocks:
         first, *shown, _ = block.splitlines()
         assert first.split()[2] in remake.MAKERS
@@ -57,7 +58,7 @@ def test_a_page_says_what_it_is_of(folder: str) -> None:
     kinds = {"methods": {"options", "cost"}, "tasks": {"task", "examples", "known", "fits"}}[folder]
     for page in (remake.DOCS / folder).iterdir():
         of = {
-            found[2]
+            found[2].strip()
             for found in remake.BLOCK.finditer(_text(page))
             if found[1] in kinds or found[1] == "beside"
         }
