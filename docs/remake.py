@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,6 +63,10 @@ PICTURES: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("circuit discover ioi --output runs/ioi-plain-4l",),
         "runs/ioi-plain-4l/circuit.png",
     ),
+    "report.png": (
+        ("circuit discover ioi --output runs/ioi-plain-4l",),
+        "runs/ioi-plain-4l/report.html",
+    ),
     "heatmap-plain-4l.png": (
         ("circuit discover ioi --output runs/ioi-plain-4l",),
         "runs/ioi-plain-4l/heatmap-activation-patching.png",
@@ -78,6 +83,9 @@ PICTURES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "reuse.png": (("circuit run configs/reuse.yaml --output runs/reuse",), "runs/reuse/overview.png"),
 }
 """Picture of docs/ -> the commands that make it, and the file that they make it as."""
+
+WINDOW = "1100,1330"
+"""Pixels of a page that a picture shows."""
 
 
 def pages() -> list[Path]:
@@ -415,7 +423,17 @@ def remake(names: list[str], quick: bool = False) -> None:
             print(f"docs/{picture}", file=sys.stderr)
             for command in making:
                 said(command)
-            shutil.copyfile(_workplace() / source, DOCS / picture)
+            _copy(_workplace() / source, DOCS / picture)
+
+
+def _copy(source: Path, picture: Path) -> None:
+    """A picture as it is; of a page what a window shows, or what the picture was where there is no Chromium."""
+    if source.suffix != ".html":
+        shutil.copyfile(source, picture)
+    elif browser := shutil.which("chromium") or shutil.which("chromium-browser"):
+        flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+        asked = (f"--window-size={WINDOW}", "--virtual-time-budget=10000", f"--screenshot={picture}")
+        subprocess.run([browser, *flags, *asked, source.as_uri()], check=True, capture_output=True)
 
 
 if __name__ == "__main__":
