@@ -43,7 +43,7 @@ def overlap_matrix(held: Entry, granularity: str) -> Matrix:
 
 
 def _overlaps(held: Entry, granularity: str, place: Mapping[str, int]) -> Iterator[Cell]:
-    pairs, sizes = of_granularity(held, granularity), {}
+    pairs, sizes = of_granularity(held, granularity), dict[int, int]()
     for pair, sure in zip(pairs, above_chance(pairs), strict=True):
         overlap, within = pair["overlap"], pair["within"]
         i, j = place[pair["first"]], place[pair["second"]]

@@ -132,7 +132,8 @@ def _reference(name: str, held: Entry, match: Entry) -> Plot:
     listed = [Member(member, side) for side, some in groups for member in some]
     run = next(run for run in held["runs"] if run["name"] == match["run"])
     nodes, edges = (listed, []) if match["of"] != "edges" else (_touched(groups), listed)
-    title = f"{shortened(match['run'])} over {shortened(match['reference'])}: {match['of']}, {run['task']} in {run['model']}"
+    who = f"{shortened(match['run'])} over {shortened(match['reference'])}"
+    title = f"{who}: {match['of']}, {run['task']} in {run['model']}"
     return overlay_plot(name, title, Overlay(_graph(run), (match["run"], match["reference"]), nodes, edges))
 
 
@@ -157,12 +158,10 @@ def verdict(held: Entry) -> Iterator[str]:
     pairs, runs = finest(held), held["runs"]
     if len(runs) == 1:
         yield from _found(held["references"][0])
-    elif len(runs) == 2:
-        yield from _pair(held, pairs[0])
     else:
-        yield from _many(held, pairs)
-    if held.get("transfer"):
-        yield _travelled(held["transfer"])
+        asked, *found = _pair(held, pairs[0]) if len(runs) == 2 else _many(held, pairs)
+        yield asked
+        yield from [" ".join(found), _travelled(held["transfer"])] if held.get("transfer") else found
 
 
 def _run(run: Entry) -> str:
@@ -202,13 +201,12 @@ def _pair(held: Entry, pair: Entry) -> Iterator[str]:
     shared = f"{overlap['shared']:,} of the {pair['union']:,} {kind} that either keeps"
     yield f"They share {shared}: Jaccard {jaccard}{reach}."
     chance = "no figure" if within["jaccard"] is None else number(within["jaccard"])
+    p = held["alignment"].get("p_value", 0.0)
+    matching = f", and the matching of heads is itself no better (p {p_value(p)})" if p > LEVEL else ""
     yield (
         f"Random circuits with as many in each layer would give {chance} (p {p_value(within['p_value'])}): "
-        f"{_more(within['p_value'])}."
+        f"{_more(within['p_value'])}{matching}."
     )
-    if aligned and held["alignment"]["p_value"] > LEVEL:
-        p = p_value(held["alignment"]["p_value"])
-        yield f"But the matching of heads is itself no better than chance (p {p}), so this says little."
 
 
 def _many(held: Entry, pairs: Sequence[Entry]) -> Iterator[str]:
@@ -240,7 +238,7 @@ def _travelled(journeys: Sequence[Entry]) -> str:
             beyond = sum(j["faithfulness"] > j["random_high"] for j in some)
             words.append(
                 f"{where} circuits reach a faithfulness of {number(min(values))} to {number(max(values))}, {beyond} "
-                f"of {len(some)} times above 95% of random circuits"
+                f"of {len(some)} times above the 95% band of random circuits"
             )
     joined = "; ".join(words)
     return f"{joined[:1].upper()}{joined[1:]}."

@@ -65,7 +65,8 @@ def matrix_plot(name: str, title: str, matrix: Matrix) -> Plot:
     side = float(np.clip(760 / len(matrix.columns), 40, 84))
     margin = 40 + 6.5 * max(len(shortened(row, _LONGEST)) for row in matrix.rows)
     wide = int(margin + side * len(matrix.columns) + 20)
-    caption = f"{matrix.what}; in small what chance gives. Colour: how far the figure lies above (blue) or below (red) chance."
+    colour = "Colour: how far the figure lies above (blue) or below (red) chance."
+    caption = f"{matrix.what}; in small what chance gives. {colour}"
     return Plot(
         name,
         (_figure(matrix, side),),
@@ -95,7 +96,8 @@ def _spelled(cell: Cell) -> str:
 def _figure(matrix: Matrix, side: float) -> Figure:
     n_rows, n_columns = len(matrix.rows), len(matrix.columns)
     columns = {float(i): shortened(name, _LONGEST) for i, name in enumerate(matrix.columns)}
-    below = 30 + 6 * max(map(len, columns.values())) * 0.85
+    longest = 6.2 * max(map(len, columns.values()))
+    below = 24 + (0.8 * longest if longest > side else 0)
     drawn = sheet(
         int(min(side, 52) * n_rows + below + 80),
         x_range=Range1d(start=-0.5, end=n_columns - 0.5),
@@ -108,7 +110,7 @@ def _figure(matrix: Matrix, side: float) -> Figure:
         axis_label=matrix.down,
     )
     drawn.xaxis.update(**labelled(columns), axis_label=matrix.across)
-    if max(map(len, columns.values())) * 6.5 > side:
+    if longest > side:
         drawn.xaxis.major_label_orientation = 0.9
     _draw(drawn, matrix)
     return drawn
@@ -117,22 +119,15 @@ def _figure(matrix: Matrix, side: float) -> Figure:
 def _draw(drawn: Figure, matrix: Matrix) -> None:
     beyond = np.array([cell.beyond for cell in matrix.cells])
     mapper = ground(max(reach_of(beyond) if np.isfinite(beyond).any() else 0.0, _FAINTEST), signed=True)
-    source = ColumnDataSource(
-        _columns(matrix) | dict(zip(("ink_light", "ink_dark"), inks(beyond, mapper), strict=True))
-    )
-    source.add(beyond, "beyond")
+    light, dark = inks(beyond, mapper)
+    source = ColumnDataSource({**_columns(matrix), "beyond": beyond, "ink_light": light, "ink_dark": dark})
     look: dict[str, Any] = {"fill_color": transform("beyond", mapper), "line_width": "frame"}
     boxes = drawn.rect("x", "y", width=0.94, height=0.92, source=source, **look)
     boxes.glyph.tags = ["outline"]
     where: dict[str, Any] = {"text_align": "center", "source": source}
-    for column, size, baseline in (
-        ("value", "12px", "bottom"),
-        ("chance", "10px", "top"),
-        ("words", "10px", "middle"),
-    ):
-        drawn.text("x", "y", text=column, text_font_size=size, text_baseline=baseline, **where).glyph.tags = [
-            "on-cell"
-        ]
+    for column, size, down in (("value", 12, -6), ("chance", 10, 8), ("words", 11, 0)):
+        look = {"y_offset": down, "text_font_size": f"{size}px", "text_baseline": "middle"}
+        drawn.text("x", "y", text=column, **look, **where).glyph.tags = ["on-cell"]
     rows = {matrix.down or "first": "@row", matrix.across or "second": "@column", "": "@told"}
     drawn.add_tools(hover([boxes], rows))
     drawn.add_layout(colour_bar(mapper, f"{matrix.what.partition(' (')[0]}, less chance"), "above")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, Legend, LegendItem, LinearColorMapper, TapTool
+from bokeh.models import ColumnDataSource, LinearColorMapper, TapTool
+from bokeh.models.annotations import Legend, LegendItem
 from bokeh.transform import transform
 
 from circuits.circuit import ends
@@ -66,9 +67,9 @@ def keepers(first: str, second: str) -> tuple[str, ...]:
 def overlay_plot(name: str, title: str, overlay: Overlay) -> Plot:
     """The graph with a choice of whose parts are shown; a click lights up the paths through a node."""
     edges = _drawn(overlay.edges)
-    words = [f"nodes kept {overlay.counted(overlay.nodes)}"]
+    words = [f"Nodes kept: {overlay.counted(overlay.nodes)}"]
     if overlay.edges:
-        words.append(f"edges kept {overlay.counted(overlay.edges)}")
+        words.append(f"edges kept: {overlay.counted(overlay.edges)}")
         if len(edges) < len(overlay.edges):
             words.append(f"the largest {len(edges)} of either side are drawn")
     return Plot(
@@ -76,7 +77,7 @@ def overlay_plot(name: str, title: str, overlay: Overlay) -> Plot:
         (_graph(overlay, edges),),
         title,
         _caption(overlay),
-        f"Two circuits in one graph: {'; '.join(words)}. The table below names them.",
+        f"Two circuits in one graph. {'; '.join(words)}. The table below names them.",
         behaviour="overlay",
         data={"ends": [INPUT, LOGITS], "words": "; ".join(words)},
         controls=tuple(_controls(overlay)),
@@ -96,8 +97,8 @@ def _controls(overlay: Overlay) -> Iterator[Control]:
 def _caption(overlay: Overlay) -> str:
     first, second = overlay.names
     words = (
-        f"Boxes are heads (layer.head) and, square, MLPs. Green: in both; orange: in {first} alone; violet: in {second} "
-        "alone; faint: in neither."
+        f"Boxes are heads (layer.head) and, square, MLPs. Green: in both; orange: in {first} alone; violet: in "
+        f"{second} alone; faint: in neither."
     )
     if not overlay.edges:
         return words + " Circuits of nodes keep every line between their nodes, so none is drawn."
@@ -201,19 +202,20 @@ def _draw_nodes(drawn: Figure, overlay: Overlay, mapper: LinearColorMapper) -> l
 
 def legend(drawn: Figure, keepers: Sequence[str], mapper: LinearColorMapper) -> None:
     """Who keeps what is of a colour, above the picture."""
-    items = []
+    items: list[Any] = []
     for side in (BOTH, FIRST, SECOND):
         source = ColumnDataSource({"x": [float("nan")], "y": [0.0], "side": [side]})
         mark = drawn.scatter(
             "x", "y", source=source, size=11, marker="square", color=transform("side", mapper)
         )
         items.append(LegendItem(label=plain(shortened(keepers[side], 30)), renderers=[mark]))
-    drawn.add_layout(
-        Legend(
-            items=items, orientation="horizontal", label_text_font_size="12px", ncols=3, margin=0, padding=4
-        ),
-        "above",
-    )
+    look: dict[str, Any] = {
+        "orientation": "horizontal",
+        "label_text_font_size": "12px",
+        "ncols": 3,
+        "margin": 0,
+    }
+    drawn.add_layout(Legend(items=items, padding=4, **look), "above")  # type: ignore[arg-type]
 
 
 def _table(overlay: Overlay, edges: Sequence[tuple[Member, float]]) -> Any:
