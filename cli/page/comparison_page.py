@@ -74,12 +74,13 @@ def matrices(held: Entry, name: str = "") -> Iterator[tuple[str, Sequence[Plot]]
 def about(held: Entry) -> str:
     """ioi and colored-objects in plain-4l, circuits of sae."""
     tasks, models, methods = (
-        _few([run[part] for run in held["runs"]]) for part in ("task", "model", "method")
+        few([run[part] for run in held["runs"]]) for part in ("task", "model", "method")
     )
     return f"{tasks} in {models}, circuits of {methods}"
 
 
-def _few(values: Sequence[str], most: int = 3) -> str:
+def few(values: Sequence[str], most: int = 3) -> str:
+    """a and b; a, b and 4 more."""
     known = [shortened(str(value)) for value in dict.fromkeys(values)]
     if len(known) > most:
         return f"{', '.join(known[: most - 1])} and {len(known) - most + 1} more"

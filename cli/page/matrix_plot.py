@@ -62,7 +62,7 @@ class Matrix:
 
 def matrix_plot(name: str, title: str, matrix: Matrix) -> Plot:
     """Numbers stay readable from 2 to 40 rows; on a narrow screen the matrix scrolls sideways."""
-    side = float(np.clip(760 / len(matrix.columns), 40, 84))
+    side = float(np.clip(760 / len(matrix.columns), 40, 70))
     margin = 40 + 6.5 * max(len(shortened(row, _LONGEST)) for row in matrix.rows)
     wide = int(margin + side * len(matrix.columns) + 20)
     colour = "Colour: how far the figure lies above (blue) or below (red) chance."
@@ -99,7 +99,7 @@ def _figure(matrix: Matrix, side: float) -> Figure:
     longest = 6.2 * max(map(len, columns.values()))
     below = 24 + (0.8 * longest if longest > side else 0)
     drawn = sheet(
-        int(min(side, 52) * n_rows + below + 80),
+        int(min(side, 46) * n_rows + below + 80),
         x_range=Range1d(start=-0.5, end=n_columns - 0.5),
         y_range=Range1d(start=n_rows - 0.5, end=-0.5),
     )

@@ -205,7 +205,7 @@ def legend(drawn: Figure, keepers: Sequence[str], mapper: LinearColorMapper) -> 
     items: list[Any] = []
     for side in (BOTH, FIRST, SECOND):
         source = ColumnDataSource({"x": [float("nan")], "y": [0.0], "side": [side]})
-        mark = drawn.scatter(
+        mark: Any = drawn.scatter(
             "x", "y", source=source, size=11, marker="square", color=transform("side", mapper)
         )
         items.append(LegendItem(label=plain(shortened(keepers[side], 30)), renderers=[mark]))

@@ -77,9 +77,11 @@ def _body(page: Page, headings: list[Heading], plots: list[Plot]) -> Iterator[Ma
     """The page from top to bottom; what it holds is noted in `headings` and `plots`."""
 
     def drawn(place: str) -> Iterator[Markup]:
-        for plot in page.plots.get(place, ()):
-            plots.append(plot)
-            yield macro("plot", plot=plot)
+        if here := page.plots.get(place, ()):
+            plots.extend(here)
+            yield Markup('<div class="plots">{}</div>').format(
+                Markup().join(macro("plot", plot=p) for p in here)
+            )
 
     begun = False
     for part in parts(page.words, page.folder):
