@@ -101,7 +101,7 @@ def _caption(overlay: Overlay) -> str:
         f"{second} alone; faint: in neither."
     )
     if not overlay.edges:
-        return words + " Circuits of nodes keep every line between their nodes, so none is drawn."
+        return words + " Nodes alone are compared, so no line is drawn."
     if any(score is not None for edge in overlay.edges for score in edge.scores):
         words += " Width: size of score, as a share of the largest of its circuit."
     return words + " A line enters a head at q (left, solid), k (middle, dashed) or v (right, dotted)."
@@ -126,8 +126,8 @@ def _graph(overlay: Overlay, edges: Sequence[tuple[Member, float]]) -> Figure:
     mapper = LinearColorMapper(palette=list(SIDES), low=-0.5, high=3.5, tags=["sides"])
     found = _draw_edges(drawn, overlay, edges, mapper)
     boxes = _draw_nodes(drawn, overlay, mapper)
-    names = [plain(shortened(name, 24)) for name in overlay.names]
-    rows = {names[0]: "@first", names[1]: "@second"}
+    first, second = (plain(shortened(name, 24)) for name in overlay.names)
+    rows = {first: "@first", second if second != first else "the other": "@second"}
     drawn.add_tools(hover([found], {"edge": "@edge", "kept by": "@who", **rows}, line_policy="interp"))
     drawn.add_tools(hover(boxes, {"node": "@name", "kept by": "@who", **rows}), TapTool(renderers=boxes))
     legend(drawn, overlay.keepers, mapper)
