@@ -126,6 +126,8 @@ def _draw(drawn: Figure, matrix: Matrix) -> None:
     boxes.glyph.tags = ["outline"]
     where: dict[str, Any] = {"text_align": "center", "source": source}
     for column, size, down in (("value", 12, -6), ("chance", 10, 8), ("words", 11, 0)):
+        if not any(source.data[column]):
+            continue
         look = {"y_offset": down, "text_font_size": f"{size}px", "text_baseline": "middle"}
         drawn.text("x", "y", text=column, **look, **where).glyph.tags = ["on-cell"]
     rows = {matrix.down or "first": "@row", matrix.across or "second": "@column", "": "@told"}

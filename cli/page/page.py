@@ -84,7 +84,8 @@ def _body(page: Page, headings: list[Heading], plots: list[Plot]) -> Iterator[Ma
             )
 
     begun = False
-    for part in parts(page.words, page.folder):
+    named = {plot.name for some in page.plots.values() for plot in some}
+    for part in parts(page.words, page.folder, named):
         if isinstance(part, Heading):
             headings.append(part)
             yield Markup('<h{0} id="{1}">{2}</h{0}>').format(part.level, part.anchor, part.text)

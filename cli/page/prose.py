@@ -7,7 +7,7 @@ prompts are text, whatever they hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -39,12 +39,13 @@ class Heading:
 Part = Markup | Picture | Heading
 
 
-def parts(markdown: str, folder: Path = Path()) -> Iterator[Part]:
-    """Headings, pictures, and what stands between them as HTML. folder: where links to other reports lead from."""
+def parts(markdown: str, folder: Path = Path(), named: Iterable[str] = ()) -> Iterator[Part]:
+    """Headings, pictures, and what stands between them as HTML. folder: where links to other
+    reports lead from. named: what headings may not be called, for something else on the page is."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     between: list[Token] = []
     tokens = parser.parse(markdown)
-    taken: set[str] = set()
+    taken = set(named)
     i = 0
     while i < len(tokens):
         token = tokens[i]
