@@ -1,4 +1,4 @@
-"""From comparisons to the files of their folder: overlap.json, overlap.csv, report.md, pictures."""
+"""From comparisons to the files of their folder: overlap.json, tables, report.md, report.html, pictures."""
 
 from __future__ import annotations
 

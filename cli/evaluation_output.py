@@ -1,4 +1,4 @@
-"""From judged circuits to the files of an evaluation: evaluation.json, evaluation.md, pictures."""
+"""From judged circuits to the files of an evaluation: evaluation.json, evaluation.md, report.html, pictures."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def show(found: Roles, model: str, n: int, folder: Path | None) -> None:
     for name, reason in found.left_out.items():
         note(f"{name} is left out: it {reason}.")
     if folder:
-        say(f"Written to {folder}")
+        say(
+            f"Written to {folder}: report.html (open it in a browser), report.md, {RECORD}, a table and pictures."
+        )
 
 
 def _on(found: Roles) -> str:

@@ -1,4 +1,4 @@
-"""From an intervention to its folder: intervention.json, intervention.csv, heads.csv, report.md, pictures."""
+"""From an intervention to its folder: intervention.json, tables, report.md, report.html, pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def show(done: Done, folder: Path) -> None:
         for line in result_lines(done.treatment, result):
             say(line)
         say("")
-    say(f"Written to {folder}: report.md, {RECORD}, tables and pictures.")
+    say(f"Written to {folder}: report.html (open it in a browser), report.md, {RECORD}, tables and pictures.")
 
 
 def record(done: Done) -> dict[str, Any]:

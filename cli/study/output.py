@@ -47,7 +47,7 @@ def finish(
     fail_fast: bool,
     say: Callable[[Outcome], None],
 ) -> dict[str, Any]:
-    """Runs what does not stand yet, and writes study.json and report.md over all; returns the former."""
+    """Runs what does not stand yet, and writes study.json and the reports over all; returns the former."""
     ran = []
     for outcome in run_cells(places, schedule, fail_fast=fail_fast):
         say(outcome)
