@@ -11,7 +11,7 @@ from circuits.records import read_json
 from cli.heads_output import RECORD
 from cli.page.heatmap_plot import heatmap_plot
 from cli.page.page import Page
-from cli.page.picture import Node
+from cli.page.picture import Chosen, Node, Picture
 from cli.page.plot import Plot, shortened
 from cli.wording import number, p_value
 
@@ -36,7 +36,9 @@ def _heatmap(held: Entry, name: str, role: Entry) -> Plot:
     title = f"{name} heads of {held['model']['name']}, {role['samples']} {role['unit']}s"
     unit = f"score of the role, chance {number(role['chance'], 4)}"
     outlined = f"Outlined: above chance (p ≤ {LEVEL})."
-    return heatmap_plot(f"role-{name}", title, _graph(role["heads"]), nodes, unit, False, outlined)
+    known = Chosen(sum(node.inside for node in nodes), len(nodes), "heads", None, None)
+    picture = Picture(_graph(role["heads"]), nodes, (), False, (), known, unit, False, "")
+    return heatmap_plot(f"role-{name}", title, picture, outlined)
 
 
 def _graph(heads: Mapping[str, Any]) -> Graph:
