@@ -126,7 +126,7 @@ def _report(done: Compared, output: Path | None) -> None:
     if done.journeys:
         _show_transfer(done.journeys)
     if output is not None:
-        say(f"\nWritten to {output}: report.md, overlap.json, overlap.csv and pictures.")
+        say(f"\nWritten to {output}: report.html (open it in a browser), report.md, their data and pictures.")
 
 
 def _show_alignment(found: AlignedComparison) -> None:

@@ -1,4 +1,4 @@
-"""From comparisons to the files of their folder: overlap.json, overlap.csv, report.md, pictures."""
+"""From comparisons to the files of their folder: overlap.json, tables, report.md, report.html, pictures."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from circuits.evaluation.transfer import Journey
     from cli.comparing import Compared
 
-RECORD = "overlap.json"
-"""By which a comparison's folder is known."""
+RECORD, MEMBERS = "overlap.json", "members.csv"
+"""By which a comparison's folder is known; what either of two circuits keeps."""
 FORMAT_VERSION = 1
 
 
@@ -99,6 +99,7 @@ def _side(side: Side) -> dict[str, Any]:
         "selection": circuit.selection,
         "granularity": side.scored.granularity,
         "kept": len(circuit.kept),
+        "shape": asdict(side.scored.graph),
     }
 
 
@@ -140,6 +141,22 @@ def _row(found: Comparison) -> dict[str, object]:
     }
 
 
+def members_table(first: Side, second: Side, found: Sequence[Comparison]) -> pd.DataFrame:
+    """members.csv: one row a node or edge that either circuit keeps, and how both score it."""
+    import pandas as pd
+
+    columns = ("granularity", "name", "in_first", "in_second", "score_first", "score_second")
+    return pd.DataFrame([row for entry in found for row in _members(first, second, entry)], columns=columns)
+
+
+def _members(first: Side, second: Side, found: Comparison) -> Iterator[tuple[object, ...]]:
+    scores = [s.scored.edges if found.granularity == "edge" else s.scored.scores for s in (first, second)]
+    groups = ((found.shared, True, True), (found.only_first, True, False), (found.only_second, False, True))
+    for names, *kept in groups:
+        for name in names:
+            yield (found.granularity, name, *kept, *(known.get(name, (None, None))[0] for known in scores))
+
+
 def alignment_table(found: AlignedComparison) -> pd.DataFrame:
     """alignment.csv: one row a pair of heads, and in which circuits it is."""
     import pandas as pd
@@ -153,6 +170,8 @@ def alignment_table(found: AlignedComparison) -> pd.DataFrame:
 
 def write_comparison(path: Path, done: Compared, *, force: bool) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
+    from cli.page.comparison_page import folder_page
+    from cli.page.page import write_page
     from cli.report.comparison import comparison_report
 
     record, pictures = done.record, dict(_pictures(done))
@@ -161,6 +180,8 @@ def write_comparison(path: Path, done: Compared, *, force: bool) -> None:
         write_json(folder / RECORD, record)
         if done.found:
             write_table(folder / "overlap.csv", overlap_table(done.found))
+        if len(done.sides) == 2 and not done.aligned:
+            write_table(folder / MEMBERS, members_table(done.sides[0], done.sides[1], done.found))
         if done.aligned:
             write_table(folder / "alignment.csv", alignment_table(done.aligned))
         if done.journeys:
@@ -168,6 +189,7 @@ def write_comparison(path: Path, done: Compared, *, force: bool) -> None:
         write_text(folder / "report.md", report)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
+        write_page(folder_page(folder))
 
 
 def transfer_table(journeys: Sequence[Journey]) -> pd.DataFrame:

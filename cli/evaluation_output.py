@@ -1,4 +1,4 @@
-"""From judged circuits to the files of an evaluation: evaluation.json, evaluation.md, pictures."""
+"""From judged circuits to the files of an evaluation: evaluation.json, evaluation.md, report.html, pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from circuits.runs import RunFolder
 
-RECORD = "evaluation.md"
+RECORD, FIGURES = "evaluation.md", "evaluation.json"
 FORMAT_VERSION = 1
 
 
@@ -114,15 +114,18 @@ def write_evaluation(
     force: bool,
 ) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
+    from cli.page.evaluation_page import folder_page
+    from cli.page.page import write_page
     from cli.report.evaluation import evaluation_report
 
     pictures = dict(_pictures(judged))
     report = evaluation_report(record, before, judged, model, tuple(pictures))
     with writing_run(path, force, RECORD) as folder:
-        write_json(folder / "evaluation.json", record)
+        write_json(folder / FIGURES, record)
         write_text(folder / RECORD, report)
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
+        write_page(folder_page(folder))
 
 
 def _pictures(judged: tuple[Judged, ...]) -> Iterator[tuple[str, bytes]]:

@@ -41,7 +41,9 @@ def show_evaluation(
         for task, found in entry.elsewhere:
             say(f"  {elsewhere_words(task, found)}")
         say(f"  {stability_words(entry.redrawn)}")
-    say(f"\nWritten to {folder}: evaluation.md, evaluation.json and pictures.")
+    say(
+        f"\nWritten to {folder}: report.html (open it in a browser), evaluation.md, evaluation.json and pictures."
+    )
 
 
 def _overview(judged: tuple[Judged, ...]) -> None:

@@ -93,7 +93,9 @@ def show(found: Roles, model: str, n: int, folder: Path | None) -> None:
     for name, reason in found.left_out.items():
         note(f"{name} is left out: it {reason}.")
     if folder:
-        say(f"Written to {folder}")
+        say(
+            f"Written to {folder}: report.html (open it in a browser), report.md, {RECORD}, a table and pictures."
+        )
 
 
 def _on(found: Roles) -> str:
@@ -104,6 +106,8 @@ def write(folder: Path, found: Roles, kept: Mapping[str, Any], graph: Graph, *, 
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
     from circuits.records import write_json, write_table, write_text
     from circuits.runs import writing_run
+    from cli.page.heads_page import folder_page
+    from cli.page.page import write_page
 
     with writing_run(folder, force, RECORD) as place:
         write_json(place / RECORD, kept)
@@ -111,6 +115,7 @@ def write(folder: Path, found: Roles, kept: Mapping[str, Any], graph: Graph, *, 
         write_text(place / "report.md", _report(found, kept))
         for name, content in _pictures(found, kept["model"]["name"], graph):
             (place / name).write_bytes(content)
+        write_page(folder_page(place))
 
 
 def _table(found: Roles, graph: Graph) -> Any:

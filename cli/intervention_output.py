@@ -1,4 +1,4 @@
-"""From an intervention to its folder: intervention.json, intervention.csv, heads.csv, report.md, pictures."""
+"""From an intervention to its folder: intervention.json, tables, report.md, report.html, pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def show(done: Done, folder: Path) -> None:
         for line in result_lines(done.treatment, result):
             say(line)
         say("")
-    say(f"Written to {folder}: report.md, {RECORD}, tables and pictures.")
+    say(f"Written to {folder}: report.html (open it in a browser), report.md, {RECORD}, tables and pictures.")
 
 
 def record(done: Done) -> dict[str, Any]:
@@ -85,6 +85,8 @@ def write(folder: Path, done: Done, *, force: bool) -> dict[str, Any]:
 
     from circuits.records import write_json, write_table, write_text
     from circuits.runs import writing_run
+    from cli.page.intervention_page import folder_page
+    from cli.page.page import write_page
     from cli.report.intervention import intervention_report
 
     kept, pictures = record(done), dict(_pictures(done))
@@ -97,6 +99,7 @@ def write(folder: Path, done: Done, *, force: bool) -> dict[str, Any]:
         write_text(place / "report.md", report)
         for name, content in pictures.items():
             (place / name).write_bytes(content)
+        write_page(folder_page(place))
     return kept
 
 

@@ -165,7 +165,7 @@ def _scheduler(
 def _summed_up(folder: Path, quiet: bool) -> Iterator[list[Outcome]]:
     """Takes outcomes, and says at the end what failed, then what there is; also where the work is cut short."""
     outcomes: list[Outcome] = []
-    code, last_words = 0, f"Read {folder / 'report.md'}."
+    code, last_words = 0, f"Read {folder / 'report.html'}."
     try:
         yield outcomes
     except KeyboardInterrupt:

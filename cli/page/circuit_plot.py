@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bokeh.models import CDSView, ColumnDataSource, IndexFilter, LinearColorMapper, Range1d, TapTool
+from bokeh.models import ColumnDataSource, LinearColorMapper, TapTool
 from bokeh.transform import transform
 
 from circuits.graph import INPUT, LOGITS, Graph
-from cli.page.circuit_places import NODE_HEIGHT, NODE_WIDTH, label, lines, place
+from cli.page.circuit_places import layers_sheet, least_width, lines, node_boxes, node_columns
 from cli.page.picture import Edge, Node, Picture, Stop
-from cli.page.plot import LIGHT, Control, Plot, colour_bar, ground, hover, inks, labelled, reach_of, sheet
+from cli.page.plot import LIGHT, Control, Plot, colour_bar, ground, hover, inks, reach_of
 from cli.page.size_curve import size_curve
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure  # noqa: N812
 
-_DASHES = {"q": "solid", "k": "dashed", "v": "dotted"}
+DASHES = {"q": "solid", "k": "dashed", "v": "dotted"}
 _OFFERED = 200
 """Nodes that the list of paths offers."""
 
@@ -59,7 +59,7 @@ def circuit_plot(name: str, title: str, picture: Picture) -> Plot:
             ),
             Control("chosen", "the chosen circuit"),
         ),
-        least=max(300, 22 * (picture.graph.n_heads + 2)),
+        least=least_width(picture.graph),
     )
 
 
@@ -103,17 +103,7 @@ def caption(picture: Picture) -> str:
 
 
 def _graph(picture: Picture, edges: Sequence[Edge]) -> Figure:
-    graph = picture.graph
-    row = float(np.clip(640 / (graph.n_layers + 2), 30, 62))
-    drawn = sheet(
-        int(row * (graph.n_layers + 2) + 70),
-        x_range=Range1d(start=-0.9, end=graph.n_heads + 1.1),
-        y_range=Range1d(start=-0.4, end=graph.n_layers + 1.7),
-    )
-    drawn.grid.visible = False
-    drawn.xaxis.visible = False
-    layers = range(0, graph.n_layers, max(1, round(14 / row)))
-    drawn.yaxis.update(**labelled({layer + 1.0: str(layer) for layer in layers}), axis_label="layer")
+    drawn = layers_sheet(picture.graph)
     _draw_edges(drawn, picture, edges)
     _draw_nodes(drawn, picture)
     return drawn
@@ -131,7 +121,7 @@ def _draw_edges(drawn: Figure, picture: Picture, edges: Sequence[Edge]) -> None:
             "source": [edge.source for edge in edges],
             "target": [edge.target for edge in edges],
             "edge": [edge.name for edge in edges],
-            "score": [_number(edge.score) for edge in edges],
+            "score": [spelled(edge.score) for edge in edges],
             "error": ["" if edge.stderr is None else f" ± {1.96 * edge.stderr:.2g}" for edge in edges],
             "rank": [edge.rank for edge in edges],
             "inside": [edge.inside for edge in edges],
@@ -139,7 +129,7 @@ def _draw_edges(drawn: Figure, picture: Picture, edges: Sequence[Edge]) -> None:
             "width": (0.6 + 4.4 * share).round(3).tolist(),
             "strength": np.where(sizes > 0, 0.35 + 0.6 * share, 0.3).round(3).tolist(),
             "alpha": [0.0] * len(edges),
-            "dash": [_DASHES.get(edge.entry, "solid") for edge in edges],
+            "dash": [DASHES.get(edge.entry, "solid") for edge in edges],
         },
     )
     mapper = LinearColorMapper(palette=list(LIGHT["sign"]), low=-1.5, high=1.5, tags=["sign"])
@@ -154,7 +144,8 @@ def _draw_edges(drawn: Figure, picture: Picture, edges: Sequence[Edge]) -> None:
     drawn.add_tools(hover([found], {"edge": "@edge", "score": "@score@error"}, line_policy="interp"))
 
 
-def _number(value: float | None) -> str:
+def spelled(value: float | None) -> str:
+    """A score of four digits."""
     return "not measured" if value is None else f"{value:.4g}"
 
 
@@ -169,21 +160,7 @@ def _draw_nodes(drawn: Figure, picture: Picture) -> None:
     values = np.array([np.nan if node.score is None else node.score for node in nodes])
     mapper = ground(reach_of(values), picture.signed)
     source = _node_source(picture.graph, nodes, values, mapper)
-    boxes = [
-        _boxes(
-            drawn,
-            source,
-            mapper,
-            [i for i, node in enumerate(nodes) if (node.name[0] == "a") == round_],
-            round_,
-        )
-        for round_ in (True, False)
-    ]
-    words = drawn.text(
-        "x", "y", text="label", source=source, text_align="center", text_baseline="middle", text_font_size="10px",
-        text_alpha="label_alpha", nonselection_text_alpha="label_alpha",
-    )  # fmt: skip
-    words.glyph.tags = ["on-cell"]
+    boxes = node_boxes(drawn, source, transform("score", mapper))
     rows = {"node": "@name", "score": "@words@interval", "rank": "@rank"}
     drawn.add_tools(hover(boxes, rows), TapTool(renderers=boxes))
     if np.isfinite(values).any():
@@ -192,41 +169,22 @@ def _draw_nodes(drawn: Figure, picture: Picture) -> None:
         )
 
 
-def _boxes(
-    drawn: Figure, source: ColumnDataSource, mapper: LinearColorMapper, which: list[int], round_: bool
-) -> Any:
-    look: dict[str, Any] = {"fill_color": transform("score", mapper), "border_radius": 8 if round_ else 0}
-    for part in ("fill_alpha", "line_alpha"):
-        look |= {part: "alpha", f"nonselection_{part}": "alpha", f"selection_{part}": "alpha"}
-    view = CDSView(filter=IndexFilter(indices=which))
-    boxes = drawn.rect("x", "y", width="width", height=NODE_HEIGHT, source=source, view=view, **look)
-    boxes.glyph.tags = ["outline"]
-    return boxes
-
-
 def _node_source(
     graph: Graph, nodes: Sequence[Node], values: np.ndarray, mapper: LinearColorMapper
 ) -> ColumnDataSource:
-    places = [place(graph, node.name) for node in nodes]
     light, dark = inks(values, mapper)
     return ColumnDataSource(
         name="nodes",
         data={
-            "name": [node.name for node in nodes],
-            "label": [label(graph, node.name) for node in nodes],
-            "x": [x for x, _ in places],
-            "y": [y for _, y in places],
-            "width": [2.4 if node.name in (INPUT, LOGITS) else NODE_WIDTH for node in nodes],
+            **node_columns(graph, [node.name for node in nodes]),
             "score": values,
-            "words": [_number(node.score) for node in nodes],
+            "words": [spelled(node.score) for node in nodes],
             "interval": [
                 "" if node.low is None or node.high is None else f" [{node.low:.4g}, {node.high:.4g}]"
                 for node in nodes
             ],
             "rank": [node.rank or "" for node in nodes],
             "inside": [node.inside for node in nodes],
-            "alpha": [1.0] * len(nodes),
-            "label_alpha": [1.0] * len(nodes),
             "ink_light": light,
             "ink_dark": dark,
         },

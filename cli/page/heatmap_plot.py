@@ -33,7 +33,9 @@ class Cell:
     outlined: bool
 
 
-def heatmap_plot(name: str, title: str, picture: Picture) -> Plot:
+def heatmap_plot(
+    name: str, title: str, picture: Picture, outlined: str = "Outlined: in the circuit."
+) -> Plot:
     """Layer 0 at the bottom, as in the circuit above it."""
     graph, unit, signed = picture.graph, picture.unit, picture.signed
     cells = [_cell(graph, node, node.score) for node in picture.nodes if node.score is not None]
@@ -46,7 +48,7 @@ def heatmap_plot(name: str, title: str, picture: Picture) -> Plot:
     text = (
         f"Scores of {len(cells)} components by layer and head; the largest is {best.name} with {best.words}."
     )
-    caption = f"{sign_words(unit, signed)} Outlined: in the circuit."
+    caption = f"{sign_words(unit, signed)} {outlined}"
     return Plot(name, (drawn,), title, caption, text, least=_least(columns), widest=_widest(columns))
 
 

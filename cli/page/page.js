@@ -86,6 +86,26 @@
 
   const behaviours = {};
 
+  // All that lies on a way through a node, among the edges that are shown.
+  function paths(edges, name, shown) {
+    const lit = new Set([name]);
+    lit.edges = new Set();
+    for (const [from, to] of [["source", "target"], ["target", "source"]]) {
+      const seen = new Set([name]);
+      const queue = [name];
+      while (queue.length) {
+        const at = queue.pop();
+        shown.forEach((yes, i) => {
+          if (!yes || edges.data[from][i] !== at) return;
+          lit.edges.add(i);
+          const next = edges.data[to][i];
+          if (!seen.has(next)) { seen.add(next); lit.add(next); queue.push(next); }
+        });
+      }
+    }
+    return lit;
+  }
+
   // A circuit: the slider keeps the first n of the ranking, a click lights up the paths through a node.
   behaviours.circuit = (figure, by, data) => {
     const [nodes, edges] = [by("nodes"), by("edges")];
@@ -115,7 +135,7 @@
       }
       const shownEdges = Array.from({ length: n }, (_, i) => keptEdge(i));
       const shownNodes = nodes.data.name.map((_, i) => keptNode(i));
-      const lit = through && shownNodes[place.get(through)] ? paths(through, shownEdges) : null;
+      const lit = through && shownNodes[place.get(through)] ? paths(edges, through, shownEdges) : null;
       column(nodes, "alpha", shownNodes.map((shown, i) => !shown ? 0.1 : lit && !lit.has(nodes.data.name[i]) ? 0.18 : 1));
       column(nodes, "label_alpha", shownNodes.map((shown, i) => !shown ? 0.35 : lit && !lit.has(nodes.data.name[i]) ? 0.35 : 1));
       column(edges, "alpha", shownEdges.map((shown, i) => {
@@ -130,25 +150,6 @@
       edges.change.emit();
       say(shownNodes, shownEdges, lit);
       moveCurve();
-    }
-
-    function paths(name, shown) {
-      const lit = new Set([name]);
-      lit.edges = new Set();
-      for (const [from, to] of [["source", "target"], ["target", "source"]]) {
-        const seen = new Set([name]);
-        const queue = [name];
-        while (queue.length) {
-          const at = queue.pop();
-          shown.forEach((yes, i) => {
-            if (!yes || edges.data[from][i] !== at) return;
-            lit.edges.add(i);
-            const next = edges.data[to][i];
-            if (!seen.has(next)) { seen.add(next); lit.add(next); queue.push(next); }
-          });
-        }
-      }
-      return lit;
     }
 
     function say(shownNodes, shownEdges, lit) {
@@ -241,6 +242,76 @@
     draw();
   };
 
+  // Two circuits over one another: a choice of whose parts are shown, a click that lights up the paths through a node.
+  behaviours.overlay = (figure, by, data) => {
+    const [nodes, edges] = [by("nodes"), by("edges")];
+    const [choice, through] = [control(figure, "show"), control(figure, "through")];
+    const { xs, ys } = edges.data;
+    const neither = 3;
+
+    function draw() {
+      const wanted = (side) => side !== neither && (choice.value === "" || side === Number(choice.value));
+      const shown = [...edges.data.side].map(wanted);
+      const chosen = through?.value ?? "";
+      const lit = chosen ? paths(edges, chosen, shown) : null;
+      const touched = new Set(data.ends);
+      shown.forEach((yes, i) => { if (yes) { touched.add(edges.data.source[i]); touched.add(edges.data.target[i]); } });
+      const full = nodes.data.name.map((name, i) => wanted(nodes.data.side[i]) ? 1 : touched.has(name) ? (data.ends.includes(name) ? 1 : 0.4) : 0.1);
+      column(nodes, "alpha", full.map((alpha, i) => lit && !lit.has(nodes.data.name[i]) ? Math.min(alpha, 0.18) : alpha));
+      column(nodes, "label_alpha", nodes.data.alpha.map((alpha) => alpha < 0.2 ? 0.35 : 1));
+      column(edges, "alpha", shown.map((yes, i) => {
+        if (!yes) return 0;
+        if (lit === null) return edges.data.strength[i];
+        return lit.edges.has(i) ? Math.max(0.85, edges.data.strength[i]) : 0.05;
+      }));
+      column(edges, "xs", xs.map((line, i) => shown[i] ? line : []));
+      column(edges, "ys", ys.map((line, i) => shown[i] ? line : []));
+      nodes.change.emit();
+      edges.change.emit();
+      const words = [choice.value === "" ? data.words : choice.selectedOptions[0].textContent];
+      if (lit) words.push(`${chosen}: ${lit.edges.size} edges on paths through it`);
+      state(figure, words.join("; ") + ".");
+    }
+
+    choice.addEventListener("change", draw);
+    through?.addEventListener("change", draw);
+    nodes.selected.properties.indices.change.connect(() => {
+      if (!through) return;
+      const [first] = nodes.selected.indices;
+      through.value = first === undefined ? "" : nodes.data.name[first];
+      draw();
+    });
+    draw();
+  };
+
+  // Two models head by head: a choice of pairs, a click that lights one up and says what its figures are.
+  behaviours.alignment = (figure, by, data) => {
+    const [pairs, heads] = [by("pairs"), by("heads")];
+    const [choice, one] = [control(figure, "show"), control(figure, "pair")];
+    let lit = -1;
+
+    function draw() {
+      const n = pairs.data.side.length;
+      const wanted = (i) => choice.value === "" || (choice.value === "any" ? pairs.data.side[i] < 3 : pairs.data.side[i] === 0);
+      const shown = Array.from({ length: n }, (_, i) => wanted(i) || i === lit);
+      column(pairs, "alpha", shown.map((yes, i) => !yes ? 0 : lit < 0 ? pairs.data.strength[i] : i === lit ? 1 : 0.08));
+      column(heads, "alpha", [...heads.data.pair].map((i) => lit >= 0 ? (i === lit ? 1 : 0.25) : choice.value === "" || shown[i] ? 1 : 0.35));
+      pairs.change.emit();
+      heads.change.emit();
+      state(figure, lit < 0 ? `${data.words}.` : `${pairs.data.called[lit]}: ${pairs.data.figures[lit]}.`);
+    }
+
+    function light(i) { lit = i ?? -1; one.value = lit < 0 ? "" : String(lit); draw(); }
+    choice.addEventListener("change", draw);
+    one.addEventListener("change", () => light(one.value === "" ? -1 : Number(one.value)));
+    pairs.selected.properties.indices.change.connect(() => { if (pairs.selected.indices.length) light(pairs.selected.indices[0]); });
+    heads.selected.properties.indices.change.connect(() => {
+      const [first] = heads.selected.indices;
+      if (first !== undefined) light(heads.data.pair[first]);
+      else if (!pairs.selected.indices.length) light(-1);
+    });
+    draw();
+  };
 /*BEHAVIOURS*/
   // --- beginning --------------------------------------------------------------------------------------------------
 

@@ -25,8 +25,11 @@ from bokeh.util.paths import bokehjs_path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from circuits.records import write_text
 from cli.page.plot import DARK, LIGHT, Plot
 from cli.page.prose import Heading, Picture, parts
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ def _body(page: Page, headings: list[Heading], plots: list[Plot]) -> Iterator[Ma
     """The page from top to bottom; what it holds is noted in `headings` and `plots`."""
 
     def drawn(place: str) -> Iterator[Markup]:
-        for plot in page.plots.get(place, ()):
-            plots.append(plot)
-            yield macro("plot", plot=plot)
+        if here := page.plots.get(place, ()):
+            plots.extend(here)
+            yield Markup('<div class="plots">{}</div>').format(
+                Markup().join(macro("plot", plot=p) for p in here)
+            )
 
     begun = False
-    for part in parts(page.words):
+    named = {plot.name for some in page.plots.values() for plot in some}
+    for part in parts(page.words, page.folder, named):
         if isinstance(part, Heading):
             headings.append(part)
             yield Markup('<h{0} id="{1}">{2}</h{0}>').format(part.level, part.anchor, part.text)
@@ -146,6 +152,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def write_page(page: Page) -> None:
+    """report.html beside the report that it is made of."""
+    write_text(page.folder / PAGE, html(page))
+
+
+def heading(words: str) -> str:
+    """What a heading of the report is called as a place of plots, once Markdown is read."""
+    return next((part.text for part in parts(f"## {words}") if isinstance(part, Heading)), words)
 
 
 def macro(name: str, **values: Any) -> Markup:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SUPPORTS, OPPOSES, OTHER = "#2166ac", "#b2182b", "#8a8a8a"
+SIDES = ("#1b9e77", "#d95f02", "#7570b3", "#b4bac1")
+"""Both, the first alone, the second alone, neither: ColorBrewer's Dark2 (on dark ground near its Set2)."""
 WORD_JOINER = "\u2060"
 
 
@@ -66,6 +68,13 @@ def plain(text: object) -> str:
     for mark in ("$", "\\"):  # of the delimiters of formulas: $$, \( and \[
         words = words.replace(mark, mark + WORD_JOINER)
     return words
+
+
+def shortened(text: str, most: int = 48) -> str:
+    """Text that fits: its beginning and its end, for names of runs differ at either."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
 
 
 def sheet(height: int, **settings: Any) -> Figure:
@@ -174,9 +183,11 @@ LIGHT = {
     "diverging": _blend(((178, 24, 43), (244, 165, 130), (247, 247, 247), (146, 197, 222), (33, 102, 172))),
     "sequential": _blend(((247, 252, 253), (191, 211, 230), (140, 150, 198), (136, 65, 157), (77, 0, 75))),
     "sign": (OPPOSES, OTHER, SUPPORTS),
+    "sides": SIDES,
 }
 DARK = {
     "diverging": _blend(((255, 140, 120), (165, 70, 60), (38, 42, 48), (45, 100, 150), (120, 190, 245))),
     "sequential": _blend(((38, 42, 48), (80, 72, 120), (130, 100, 175), (185, 140, 220), (240, 215, 255))),
     "sign": ("#ff8c78", "#8a9099", "#78bef5"),
+    "sides": ("#66c2a5", "#fc9a6a", "#a5a6d8", "#5b636d"),
 }

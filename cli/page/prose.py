@@ -7,8 +7,10 @@ prompts are text, whatever they hold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -37,12 +39,13 @@ class Heading:
 Part = Markup | Picture | Heading
 
 
-def parts(markdown: str) -> Iterator[Part]:
-    """Headings, pictures, and what stands between them as HTML."""
+def parts(markdown: str, folder: Path = Path(), named: Iterable[str] = ()) -> Iterator[Part]:
+    """Headings, pictures, and what stands between them as HTML. folder: where links to other
+    reports lead from. named: what headings may not be called, for something else on the page is."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     between: list[Token] = []
     tokens = parser.parse(markdown)
-    taken: set[str] = set()
+    taken = set(named)
     i = 0
     while i < len(tokens):
         token = tokens[i]
@@ -51,30 +54,33 @@ def parts(markdown: str) -> Iterator[Part]:
             between.append(token)
             i += 1
             continue
-        yield from _rendered(parser, between)
+        yield from _rendered(parser, between, folder)
         between = []
         yield special
         i += 3
-    yield from _rendered(parser, between)
+    yield from _rendered(parser, between, folder)
 
 
-def _rendered(parser: MarkdownIt, tokens: list[Token]) -> Iterator[Markup]:
+def _rendered(parser: MarkdownIt, tokens: list[Token], folder: Path) -> Iterator[Markup]:
     if not tokens:
         return
     for token in tokens:
-        _tamed(token)
+        _tamed(token, folder)
     html = parser.renderer.render(tokens, parser.options, {})
     wide = '<div class="scrolls" tabindex="0" role="region" aria-label="table"><table>'
     html = html.replace("<table>", wide).replace("</table>", "</table></div>")
     yield Markup(re.sub(r"<th(?=[ >])", '<th scope="col"', html))
 
 
-def _tamed(token: Token) -> None:
-    """Links to reports lead to their pages; pictures inside of text are left out, and nothing is fetched."""
+def _tamed(token: Token, folder: Path) -> None:
+    """Links to reports lead to their pages where there are any; pictures inside of text are left out: nothing is
+    fetched."""
     for child in token.children or ():
         if child.type == "link_open":
             address = str(child.attrs.get("href", ""))
-            child.attrs["href"] = re.sub(r"(^|/)report\.md$", r"\1report.html", address)
+            page = re.sub(r"(^|/)(report|evaluation)\.md$", r"\1report.html", address)
+            if not _SCHEMES.match(address) and (folder / unquote(page)).is_file():
+                child.attrs["href"] = page
     if token.children:
         token.children = [
             c for c in token.children if c.type != "image" or not _SCHEMES.match(str(c.attrs["src"]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from circuits.comparison.alignment import Alignment, Pair
 from circuits.graph import Graph
+from cli.head_columns import head_heights, steps_of
 from cli.report.figure import INK, PALE, axes_at, blank, paper_style
 from cli.report.overlay import ONLY_FIRST, ONLY_SECOND, SHARED
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _WIDTH, _MARGIN, _TALLEST = 2.6, 0.75, 12.0
 _STEP = 0.105  # inches from one head to the next, where the page allows
-_GAP = 1.5  # steps between layers
 _LEGIBLE = 0.07
 
 
@@ -37,9 +37,9 @@ class Column(NamedTuple):
 def alignment_picture(first: Column, second: Column, found: Alignment) -> Figure:
     """Both columns, and every matched pair."""
     partner = {pair.second: pair.first for pair in found.pairs}
-    steps = max(_steps(first.graph), _steps(second.graph))
-    left = _heights(first.graph, 1 / steps, {})
-    right = _heights(second.graph, 1 / steps, {head: left[other] for head, other in partner.items()})
+    steps = max(steps_of(first.graph), steps_of(second.graph))
+    left = head_heights(first.graph, 1 / steps, {})
+    right = head_heights(second.graph, 1 / steps, {head: left[other] for head, other in partner.items()})
     height = min(steps * _STEP, _TALLEST)
     figure = blank(_WIDTH + 2 * _MARGIN, height + 1.1)
     with paper_style():
@@ -54,22 +54,6 @@ def alignment_picture(first: Column, second: Column, found: Alignment) -> Figure
             _draw_column(axes, column, heights, x, colour, height / steps >= _LEGIBLE)
         _key(axes, first.name, second.name)
     return figure
-
-
-def _steps(graph: Graph) -> float:
-    return graph.n_layers * (graph.n_heads + _GAP) - _GAP
-
-
-def _heights(graph: Graph, step: float, wished: Mapping[str, float]) -> dict[str, float]:
-    """The height of every head, between 0 and 1: its layer's band, in it the order of `wished`, then of index."""
-    band = graph.n_heads * step
-    heights = {}
-    for layer in range(graph.n_layers):
-        bottom = (1 - band) * layer / max(graph.n_layers - 1, 1)
-        heads = [head for head in graph.heads if graph.node(head).layer == layer]
-        for place, head in enumerate(sorted(heads, key=lambda head: wished.get(head, 1.0))):
-            heights[head] = bottom + (place + 0.5) * step
-    return heights
 
 
 def _both(pair: Pair, first: Column, second: Column) -> int:

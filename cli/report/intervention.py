@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from circuits.interventions.run_intervention import Result
     from circuits.interventions.sweep import Sweep
 
-_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP = 2.6, 1.7, 0.5, 0.45, 0.45, 0.3
+_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP = 2.6, 1.7, 0.6, 0.45, 0.45, 0.3
 _AFTER, _DISTRACTED = "#2166ac", "#b2182b"
 SHOWN = 12
 

@@ -47,7 +47,7 @@ def finish(
     fail_fast: bool,
     say: Callable[[Outcome], None],
 ) -> dict[str, Any]:
-    """Runs what does not stand yet, and writes study.json and report.md over all; returns the former."""
+    """Runs what does not stand yet, and writes study.json and the reports over all; returns the former."""
     ran = []
     for outcome in run_cells(places, schedule, fail_fast=fail_fast):
         say(outcome)
@@ -64,7 +64,9 @@ def finish(
 
 
 def write(output: Path, record: dict[str, Any]) -> None:
-    """study.json and what is read off it: report.md with its pictures, summary.json, junit.xml."""
+    """study.json and what is read off it: report.md with its pictures, report.html, summary.json, junit.xml."""
+    from cli.page.page import write_page
+    from cli.page.study_page import folder_page
     from cli.report.study import study_pictures, study_report
 
     pictures = dict(study_pictures(output, record))
@@ -72,6 +74,7 @@ def write(output: Path, record: dict[str, Any]) -> None:
         (output / name).write_bytes(content)
     write_text(output / "report.md", study_report(output, record, tuple(pictures)))
     write_json(output / RECORD, record)
+    write_page(folder_page(output))
     write_json(output / SUMMARY, summary(record))
     write_junit(output / JUNIT, "circuit run", cases(record))
 

@@ -73,6 +73,7 @@ def test_a_deeper_copy_with_permuted_heads_has_the_same_circuit(
         "overlap.csv",
         "overlap.json",
         "report.md",
+        "report.html",
     }
     image = json.loads((runs / "image.json").read_text())
     table = pd.read_csv(out / "alignment.csv")

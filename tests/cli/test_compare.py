@@ -56,7 +56,15 @@ def test_two_runs_of_nodes(circuit: Invoke) -> None:
     assert "both: a1.h2, a2.h3, m3" in words
     assert "a alone: a0.h1 b alone: m0, a2.h4" in words
     out = Path("out")
-    files = {"overlap.json", "overlap.csv", "report.md", "overlay.png", "overlay.svg"}
+    files = {
+        "overlap.json",
+        "overlap.csv",
+        "members.csv",
+        "report.md",
+        "report.html",
+        "overlay.png",
+        "overlay.svg",
+    }
     assert {p.name for p in out.iterdir()} == files
     (record,) = json.loads((out / "overlap.json").read_text())["comparisons"]
     assert record["overlap"]["shared"] == 3
@@ -106,6 +114,7 @@ def test_many_runs_as_a_matrix(circuit: Invoke, tmp_path: Path) -> None:
         "overlap.json",
         "overlap.csv",
         "report.md",
+        "report.html",
         "matrix.png",
     }
     table = pd.read_csv("out/overlap.csv").set_index(["first", "second"])
@@ -212,6 +221,7 @@ def test_a_run_against_what_others_report(circuit: Invoke) -> None:
     assert {p.name for p in Path("out").iterdir()} == {
         "overlap.json",
         "report.md",
+        "report.html",
         "overlay.png",
         "overlay.svg",
     }

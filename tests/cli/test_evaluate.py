@@ -22,7 +22,7 @@ from cli.main import app
 
 Invoke = Callable[..., Result]
 METHODS = ("--method", "activation-patching", "--method", "logit-attribution")
-FILES = {"evaluation.json", "evaluation.md", "curve.png", "stability.png"}
+FILES = {"evaluation.json", "evaluation.md", "report.html", "curve.png", "stability.png"}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_the_folder_is_the_same_byte_for_byte_and_whole(circuit: Invoke) -> None
     kept = json.loads(one["heads.json"])
     assert set(kept["roles"]) | set(kept["left_out"]) == set(ROLES.names())
     pictures = {f"heatmap-{role}.png" for role in kept["roles"]}
-    assert set(one) == {"heads.json", "heads.csv", "report.md"} | pictures
+    assert set(one) == {"heads.json", "heads.csv", "report.md", "report.html"} | pictures
     table = pd.read_csv("one/heads.csv")
     assert len(table) == 18 * len(kept["roles"])
     line = table[(table["role"] == "s-inhibition") & (table["head"] == "a1.h4")].iloc[0]

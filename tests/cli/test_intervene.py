@@ -21,7 +21,15 @@ from circuits.records import read_prompts, write_json, write_prompts
 from cli.main import app
 
 Invoke = Callable[..., Result]
-FILES = {"intervention.json", "intervention.csv", "heads.csv", "report.md", "effect.png", "downstream.png"}
+FILES = {
+    "intervention.json",
+    "intervention.csv",
+    "heads.csv",
+    "report.md",
+    "report.html",
+    "effect.png",
+    "downstream.png",
+}
 MOVERS = ("--head", "a2.h1", "--head", "a2.h3")
 
 

@@ -82,7 +82,12 @@ def node_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_page_holds_its_words_and_its_plots(node_run: Path) -> None:
     page = html(folder_page(node_run))
-    assert re.findall(r'data-plot="([^"]+)"', page) == ["circuit-made", "heatmap-made", "attention", "verdicts"]
+    assert re.findall(r'data-plot="([^"]+)"', page) == [
+        "circuit-made",
+        "heatmap-made",
+        "attention",
+        "verdicts",
+    ]
     assert "made keeps 3 of 8 components" in page
     assert "0.90 [0.85, 0.95]" in page
     assert len(page.encode()) < 1_000_000

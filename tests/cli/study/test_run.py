@@ -65,7 +65,7 @@ def test_cells_that_fail_are_named_first_and_the_rest_is_done(
     summary = words[words.index("Error: ioi-plain-4l-logit-attribution-0: Traceback") :]
     assert "ValueError: what a pity" in summary
     assert f"Error: ioi-plain-4l-random-0: {NO_MEMORY}" in summary
-    assert summary.rstrip().endswith("2 made, 0 stood already, 2 failed. Read s/report.md.")
+    assert summary.rstrip().endswith("2 made, 0 stood already, 2 failed. Read s/report.html.")
     again = circuit("run", study, "--output", "s")
     assert again.exit_code == 0
     assert "4 made, 2 stood already, 0 failed." in again.stderr
