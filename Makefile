@@ -3,18 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
-.PHONY: discover test slow lint clean
+FACE := tests/cli tests/test_docs.py tests/test_pages.py tests/test_extending.py
+
+.PHONY: discover test slow lint docs clean
 
 discover: .venv/installed
 	$(BIN)/circuit discover ioi
 
 # Shapes are checked in the library's own tests; the command line is tested as it runs at a user's.
 test: lint
-	$(PYTEST) --ignore tests/cli --ignore tests/test_docs.py
-	$(PYTEST) tests/cli tests/test_docs.py --override-ini addopts="-q --strict-markers"
+	$(PYTEST) $(addprefix --ignore ,$(FACE))
+	$(PYTEST) $(FACE) --override-ini addopts="-q --strict-markers"
 
 slow: .venv/tools
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+# Tables, outputs and pictures of the pages, made anew by the commands that the pages show.
+docs: .venv/tools
+	$(BIN)/python docs/remake.py
 
 lint: .venv/tools
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from circuits.errors import UnknownNameError
@@ -14,20 +13,14 @@ from circuits.registry import Registry
 
 
 class Tasks(Registry):
-    """The built-in tasks, and those that `circuit.tasks` entry points name; a file's go by `my_task.py[:name]`."""
-
-    def names(self) -> tuple[str, ...]:
-        """All that have a name; a built-in one wins over a package's."""
-        return tuple(sorted({*super().names(), *_packaged()}))
+    """The built-in tasks, and those that installed packages bring; a file's go by `my_task.py[:name]`."""
 
     def load(self, name: str) -> Any:
         """The task called `name`, or that of the file. Raises UnknownNameError, and CircuitError for a bad file."""
-        from tasks.own import load_file, load_packaged, split_reference
+        from tasks.own import load_file, split_reference
 
         if file := split_reference(name):
             return load_file(*file)
-        if name in _packaged() and name not in super().names():
-            return load_packaged(_packaged()[name])
         return super().load(name)
 
     def require(self, name: str, others: Iterable[str] = ()) -> None:
@@ -43,16 +36,11 @@ class Tasks(Registry):
             raise UnknownNameError(self.kind, name, (*self.names(), *others))
 
 
-@cache
-def _packaged() -> dict[str, Any]:
-    from tasks.own import packaged
-
-    return packaged()
-
-
 TASKS = Tasks(
     kind="task",
     package="tasks",
     attribute="TASK",
     without=frozenset({"task", "own", "words", "facts", "templates", "held_out", "sampling"}),
+    group="circuit.tasks",
+    noun="tasks.task:Task",
 )

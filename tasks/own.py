@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, overload
+from typing import overload
 
 from circuits.errors import CircuitError, PromptError, UnknownNameError
 from circuits.prompts import PromptPair
@@ -280,27 +280,3 @@ def _beside(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder.absolute()))
-
-
-def packaged(group: str = "circuit.tasks") -> dict[str, Any]:
-    """Name -> entry point of the tasks that installed packages bring. Imports none of them."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=group)}
-
-
-def load_packaged(entry: Any) -> Task:
-    """The task that an entry point names. Raises CircuitError where it cannot be imported, or is none."""
-    try:
-        found = entry.load()
-    except Exception as error:
-        raise CircuitError(
-            f"The task {entry.name} of an installed package ({entry.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}."
-        ) from error
-    if not isinstance(found, Task):
-        raise CircuitError(
-            f"The entry point {entry.name} ({entry.value}) names a {type(found).__name__}, not a task. "
-            "Let it name a function under @task."
-        )
-    return replace(found, name=entry.name)

@@ -1,4 +1,7 @@
-"""Foreign formats, one file each: circuits as other programs read and write them."""
+"""Foreign formats, one file each: circuits as other programs read and write them.
+
+Installed packages add theirs by the entry-point group `circuit.formats`.
+"""
 
 from __future__ import annotations
 
@@ -9,4 +12,6 @@ FORMATS = Registry(
     package="circuits.exchange",
     attribute="FORMAT",
     without=frozenset({"format", "fields", "files", "run_folder"}),
+    group="circuit.formats",
+    noun="circuits.exchange.format:Format",
 )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import tasks
+from circuits import registry
 from circuits.errors import CircuitError, PromptError, UnknownNameError
 from tasks import TASKS
-from tasks.own import OwnTask, load_file, load_packaged, pair, split_form, split_reference, task
+from tasks.own import OwnTask, load_file, pair, split_form, split_reference, task
 from tasks.task import Lexicon
 
 HEAD = "from tasks.own import pair, task\n"
@@ -180,7 +180,7 @@ def test_a_package_brings_tasks_and_no_built_in_one_is_replaced(monkeypatch: pyt
         "broken": EntryPoint("broken", "no_such_package:x", "circuit.tasks"),
         "other": EntryPoint("other", "tasks.ioi:FRAMES", "circuit.tasks"),
     }
-    monkeypatch.setattr(tasks, "_packaged", lambda: entries)
+    monkeypatch.setattr(registry, "packaged", lambda group: entries)
     assert {"copied", "ioi", "broken"} <= set(TASKS.names())
     assert (TASKS.load("copied").name, TASKS.load("ioi").summary[:8]) == ("copied", "Indirect")
     with pytest.raises(
@@ -188,7 +188,7 @@ def test_a_package_brings_tasks_and_no_built_in_one_is_replaced(monkeypatch: pyt
     ):
         TASKS.load("broken")
     with pytest.raises(CircuitError, match="names a tuple, not a task"):
-        load_packaged(entries["other"])
+        TASKS.load("other")
 
 
 def test_the_words_of_a_draw_are_those_of_its_own_lexicon(write: Write) -> None:
