@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BOTH, FIRST, SECOND, NEITHER = range(4)
 MOST_LINES = 800
+_FEW = 100
+"""Lines that stand apart at full width."""
 _OFFERED = 200
 _INKS = ("#10131a", "#10131a", "#ffffff", "#1c1f23"), ("#10131a", "#10131a", "#10131a", "#ffffff")
 
@@ -71,7 +73,7 @@ def overlay_plot(name: str, title: str, overlay: Overlay) -> Plot:
     if overlay.edges:
         words.append(f"edges kept: {overlay.counted(overlay.edges)}")
         if len(edges) < len(overlay.edges):
-            words.append(f"the largest {len(edges)} of either side are drawn")
+            words.append(f"the {len(edges)} largest are drawn")
     return Plot(
         name,
         (_graph(overlay, edges),),
@@ -148,6 +150,7 @@ def _draw_edges(
     joined = [(*ends(edge.name), _entry(edge.name)) for edge in members]
     xs, ys = lines(overlay.graph, joined)
     known = bool(shares.any())
+    room = min(1.0, (_FEW / max(len(members), 1)) ** 0.5)  # many lines are thin and pale ones
     source = ColumnDataSource(
         name="edges",
         data={
@@ -158,8 +161,10 @@ def _draw_edges(
             "edge": [edge.name for edge in members],
             "side": [edge.side for edge in members],
             "who": [shortened(overlay.keepers[edge.side]) for edge in members],
-            "width": (0.8 + 4.2 * shares).round(2).tolist() if known else [1.2] * len(members),
-            "strength": (0.45 + 0.5 * shares).round(2).tolist() if known else [0.6] * len(members),
+            "width": (0.8 + 4.2 * room * shares).round(2).tolist() if known else [1.2] * len(members),
+            "strength": ((0.45 + 0.5 * shares) * (0.3 + 0.7 * room)).round(2).tolist()
+            if known
+            else [0.6] * len(members),
             "alpha": [0.0] * len(members),
             "dash": [DASHES.get(entry, "solid") for _, _, entry in joined],
             **_scores(members),
