@@ -191,7 +191,7 @@ def _attention(request: Request, width: float) -> Drawn:
     heads = held["heads"]
     head = request.head or next((name for name in shown.circuit.heads if name in heads), next(iter(heads)))
     _named("head with attention in this run", head, heads)
-    numbers = [entry["prompt"] for entry in held["prompts"]]
+    numbers = [entry["prompt"] + 1 for entry in held["prompts"]]  # as errors and pages count them
     number = numbers[0] if request.prompt is None else request.prompt
     if number not in numbers:
         known = ", ".join(map(str, numbers))

@@ -28,7 +28,7 @@ def show(
         str | None, typer.Option(help="With --figure attention: the head, such as a3.h1.")
     ] = None,
     prompt: Annotated[
-        int | None, typer.Option(help="With --figure attention: which prompt, by its number in the run.")
+        int | None, typer.Option(help="With --figure attention: which prompt, counted from 1.")
     ] = None,
     width: Annotated[str, typer.Option(help="Of a figure: column (3.3 inches) or page (6.9).")] = "column",
     format_: Annotated[

@@ -46,9 +46,9 @@ CASES = [
     ("run", "heatmap", None, "column"),
     ("run", "curve", None, "column"),
     ("small", "curve", None, "page"),
-    ("run", "attention", 12, "page"),
-    ("run", "attention", 40, "column"),
+    ("run", "attention", 13, "page"),
     ("run", "attention", 41, "column"),
+    ("run", "attention", 42, "column"),
     ("attributed", "waterfall", None, "column"),
     ("heads", "roles", None, "column"),
 ]
@@ -141,7 +141,7 @@ def test_files_are_named_by_figure_and_method_and_not_overwritten(
     ("words", "said"),
     [
         (("attention", "--head", "a0.h2"), "no head with attention in this run 'a0.h2'"),
-        (("attention", "--prompt", "3"), "Choose --prompt from 12, 40, 41"),
+        (("attention", "--prompt", "3"), "Choose --prompt from 13, 41, 42"),
         (("waterfall",), "circuit discover ioi --method logit-attribution"),
         (("curve", "--width", "poster"), "Known: column, page"),
     ],
