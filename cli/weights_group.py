@@ -1,0 +1,13 @@
+"""`circuit weights ...`: what the weights of a model say of its heads, each reading a command of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.weights_composition import composition
+
+weights_app = typer.Typer(
+    help="Read a model's weights: what heads can say to each other, what raises an observable, and the like.",
+    no_args_is_help=True,
+)
+weights_app.command("composition")(composition)
