@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from cli.weights_composition import composition
+from cli.weights_observables import observables
 
 weights_app = typer.Typer(
     help="Read a model's weights: what heads can say to each other, what raises an observable, and the like.",
     no_args_is_help=True,
 )
 weights_app.command("composition")(composition)
+weights_app.command("observables")(observables)

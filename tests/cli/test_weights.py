@@ -58,6 +58,36 @@ def test_composition_of_one_head_and_input(circuit: Invoke) -> None:
     assert len(links) == 12
 
 
+def test_observables_of_a_task_rank_the_planted_movers_first(circuit: Invoke) -> None:
+    files = _twice(circuit, "observables", "planted-ioi", "--task", "ioi", "--pairs", "12", "--top", "3")
+    assert set(files) == {"observables.json", "paths.csv", "mlps.csv", "report.md"}
+    kept = json.loads(files["observables.json"])
+    assert kept["n_observables"] == 12
+    assert {path["heads"][0] for path in kept["paths"][:2]} == {"a2.h1", "a2.h3"}
+    assert len(pd.read_csv("one/paths.csv")) == 18
+    assert len(kept["mlps"]) == 3
+    answer, distractor = kept["observable"].split("/")
+    (mover,) = (row for row in kept["tokens"] if row["heads"] == ["a2.h1"])
+    assert (mover["raised"][0], mover["lowered"][0]) == (answer, distractor)
+
+
+def test_two_observables_are_coupled(circuit: Invoke) -> None:
+    words = (
+        "weights",
+        "observables",
+        "planted-ioi",
+        "--observable",
+        "Mary/John",
+        "--observable",
+        "John/Mary",
+    )
+    kept = json.loads(circuit(*words, "--length", "2", "--top", "2", "--json").stdout)
+    assert (kept["observable"], kept["second"]) == ("Mary/John", "John/Mary")
+    assert kept["couplings"]["a2.h1"]["weights"]["coefficient"] == pytest.approx(-1)
+    assert kept["couplings"]["a2.h1"]["prompts"] is None
+    assert [len(path["heads"]) for path in kept["paths"]] == [1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -65,6 +95,17 @@ def test_composition_of_one_head_and_input(circuit: Invoke) -> None:
         (["composition", "planted-ioi", "--input", "w"], "There is no input of a head 'w'"),
         (["composition", "planted-ioi", "--head", "a7.h0"], "a7.h0 is not in this model"),
         (["composition", "planted-ioi", "--head", "m0"], "m0 is no head"),
+        (["observables", "planted-ioi"], "Say what to observe"),
+        (
+            ["observables", "planted-ioi", "--observable", "Mary/Kevinly"],
+            "'Kevinly' of 'Mary/Kevinly' is not one",
+        ),
+        (["observables", "planted-ioi", "--task", "iio"], "Did you mean 'ioi'?"),
+        (
+            ["observables", "planted-ioi", "--observable", "Mary/John", "--form", "plain"],
+            "say which with --task",
+        ),
+        (["observables", "planted-ioi", *["--observable", "Mary/John"] * 3], "3 observables are too many"),
     ],
 )
 def test_a_mistake_is_one_message(words: list[str], message: str, circuit: Invoke, tmp_path: Path) -> None:
