@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli.weights_composition import composition
+from cli.weights_low_rank import low_rank
 from cli.weights_observables import observables
 
 weights_app = typer.Typer(
@@ -13,3 +14,4 @@ weights_app = typer.Typer(
 )
 weights_app.command("composition")(composition)
 weights_app.command("observables")(observables)
+weights_app.command("low-rank")(low_rank)

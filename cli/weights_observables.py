@@ -31,7 +31,7 @@ class Found:
     """What was read. first: the observable whose tokens are shown; n: how many there are.
 
     couplings: head -> that of the first two observables, and what prompts say of it, where there are prompts.
-    attribution: rank correlation of norms with sizes of logit attribution, where there are prompts.
+    attribution: rank correlation of norms with sizes of logit attribution, where a task is what is observed.
     """
 
     first: str
@@ -90,6 +90,7 @@ def observables(
     from circuits.runs import check_output
     from circuits.weight_reading.observables import parse_observable
     from cli.weights_output import put_out
+    from cli.weights_prompts import batches_of
 
     _require_asked(observable or [], task, form)
     source = find_model(model)
@@ -97,7 +98,7 @@ def observables(
         check_output(output, force, f"{NAME}.json")
     loaded = load_model(source, device=device, dtype=dtype)
     given = [parse_observable(text, loaded) for text in observable or []]
-    batches = _batches(loaded, task, form, pairs, seed) if task else ()
+    batches = batches_of(loaded, task, form, pairs, seed, "An observable").batches if task else ()
     with torch.inference_mode():
         found = _read(loaded, given, batches, length, top, seed)
     put_out(_reading(loaded, found, task, top, seed), output, force=force, json=json)
@@ -117,19 +118,6 @@ def _require_asked(observables: list[str], task: str | None, form: str | None) -
         raise CircuitError(f"--form {form} is a form of a task: say which with --task.")
     if task is not None:
         TASKS.require(task)
-
-
-def _batches(model: BridgeModel, task: str, form: str | None, n: int, seed: int) -> tuple[Batch, ...]:
-    from circuits.batches import make_batches, require_single_tokens
-    from circuits.patching import require_engine
-    from cli.prompt_source import sample_task
-    from tasks import TASKS
-
-    drawn = sample_task(model, TASKS.load(task), form=form, corruption=None, n=n, seed=seed)
-    batches = make_batches(model, drawn.pairs)
-    require_single_tokens(batches, "An observable")
-    require_engine(model, batches, "Observable propagation")
-    return batches
 
 
 def _read(
@@ -165,7 +153,7 @@ def _read(
         given[1].spelled(model) if len(given) > 1 else "",
         coupled,
         mlps(weights, batches) if batches else (),
-        _against_attribution(model, batches, routes) if batches else None,
+        _against_attribution(model, batches, routes) if batches and not given else None,
     )
 
 
@@ -257,7 +245,7 @@ def _shown(model: BridgeModel, found: Found, about: str, top: int) -> Iterator[S
             rows.append((" ".join(route.heads), *figures, " ".join(up), " ".join(down)))
     columns = ("heads", "norm", "chance", "as large", f"raises {found.first}", "lowers it")
     numeric = ("norm", "chance", "as large")
-    yield Shown(f"Paths to {about}, {model.name}", columns, tuple(rows), numeric)
+    yield Shown(f"Paths to {about}, {model.name}", columns, tuple(rows), numeric, columns[-2:])
     if found.couplings:
         yield _coupling_table(found)
     if found.mlps:

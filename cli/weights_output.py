@@ -21,12 +21,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Shown:
-    """A table for people. numeric: columns to align on the right."""
+    """A table for people. numeric: columns to align on the right; folding: those that may take several lines."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[str, ...] = ()
+    folding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def put_out(reading: Reading, output: Path | None, *, force: bool, json: bool) -
         print(json_text(reading.record), end="")
         return
     for shown in reading.shown:
-        on_screen(shown.columns, shown.rows, title=shown.title, numeric=shown.numeric, whole=shown.columns)
+        whole = [column for column in shown.columns if column not in shown.folding]
+        on_screen(shown.columns, shown.rows, title=shown.title, numeric=shown.numeric, whole=whole)
     for line in reading.words:
         say(line)
     if output:

@@ -88,6 +88,19 @@ def test_two_observables_are_coupled(circuit: Invoke) -> None:
     assert [len(path["heads"]) for path in kept["paths"]] == [1, 1, 2, 2]
 
 
+def test_low_rank_of_the_heads_that_matter(circuit: Invoke) -> None:
+    files = _twice(circuit, "low-rank", "planted-ioi", "--task", "ioi", "--pairs", "8", "--top", "1")
+    assert set(files) == {"low-rank.json", "ranks.csv", "report.md"}
+    kept = json.loads(files["low-rank.json"])
+    assert {ranks["head"] for ranks in kept["ranks"]} <= {"a1.h4", "a2.h1", "a2.h3"}
+    assert [ranks["part"] for ranks in kept["ranks"]] == ["q", "k", "v", "all"]
+    table = pd.read_csv("one/ranks.csv")
+    assert len(table) == 4 * 49
+    assert (
+        table.groupby(["head", "part"])["loss"].last().std() < 1e-4
+    )  # full rank is the model, whatever the part
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,6 +108,8 @@ def test_two_observables_are_coupled(circuit: Invoke) -> None:
         (["composition", "planted-ioi", "--input", "w"], "There is no input of a head 'w'"),
         (["composition", "planted-ioi", "--head", "a7.h0"], "a7.h0 is not in this model"),
         (["composition", "planted-ioi", "--head", "m0"], "m0 is no head"),
+        (["low-rank", "planted-ioi", "--task", "ioi", "--head", "a7.h0"], "a7.h0 is not in this model"),
+        (["low-rank", "planted-ioi", "--task", "arithmetic"], "planted-ioi"),
         (["observables", "planted-ioi"], "Say what to observe"),
         (
             ["observables", "planted-ioi", "--observable", "Mary/Kevinly"],
