@@ -139,7 +139,7 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
         ["--help"],
         *(
             [name, "--help"]
-            for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks", "run")
+            for name in ("discover", "evaluate", "compare", "heads", "intervene", "tasks", "run", "weights")
         ),
     ],
 )

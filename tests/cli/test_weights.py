@@ -88,6 +88,7 @@ def test_two_observables_are_coupled(circuit: Invoke) -> None:
     assert [len(path["heads"]) for path in kept["paths"]] == [1, 1, 2, 2]
 
 
+@pytest.mark.slow
 def test_low_rank_of_the_heads_that_matter(circuit: Invoke) -> None:
     files = _twice(circuit, "low-rank", "planted-ioi", "--task", "ioi", "--pairs", "8", "--top", "1")
     assert set(files) == {"low-rank.json", "ranks.csv", "report.md"}
