@@ -34,6 +34,13 @@ def intervene(
             help="Heads' value vectors times this; repeat for a sweep, one of which is chosen on other prompts."
         ),
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A singular component of what a head writes, such as a1.h4:0, is cut, or times --scale; repeat for "
+            "more. `circuit weights composition` lists them."
+        ),
+    ] = None,
     attend: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,7 +104,7 @@ def intervene(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print intervention.json, and nothing else.")] = False,
 ) -> None:
-    """Knock out, mean-ablate, scale or redirect heads: what the model answers then, by chance, and downstream.
+    """Knock out, mean-ablate, scale or redirect heads, cut channels: what is answered then, by chance, downstream.
 
     [bold]circuit intervene runs/ioi-plain-4l --knock-out --head a1.h7[/bold]
 
@@ -109,7 +116,11 @@ def intervene(
     from cli.intervention_output import Done, show, write
     from cli.render import progress
 
-    treatment = _treatment(knock_out, mean, scale or [], attend or [], repair, onto or [], head or [])
+    treatment = (
+        _channels(channel, scale or [], head or [], knock_out or mean or bool(attend) or bool(repair))
+        if channel
+        else _treatment(knock_out, mean, scale or [], attend or [], repair, onto or [], head or [])
+    )
     _require_one_source(task or [], form, prompts, repair)
     held, good = read_run(run), read_run(repair) if repair else None
     folder = folder_beside(run, output, force, "intervention", RECORD)
@@ -155,7 +166,9 @@ def _treatment(
     kinds = [kind for kind, value in asked.items() if value]
     if len(kinds) != 1:
         given = f"; {' and '.join(f'--{kind}' for kind in kinds)} cannot go together" if kinds else ""
-        raise CircuitError(f"Say one thing to do: --knock-out, --mean, --scale, --attend or --repair{given}.")
+        raise CircuitError(
+            f"Say one thing to do: --knock-out, --mean, --scale, --channel, --attend or --repair{given}."
+        )
     if repair and heads:
         raise CircuitError("--repair finds the heads itself: leave --head out, or use --attend.")
     if onto and not repair:
@@ -164,6 +177,24 @@ def _treatment(
         raise CircuitError(f"--scale {bad[0]} is no factor. Give a finite number.")
     unique = tuple(dict.fromkeys(heads))
     return Treatment(kinds[0], unique, tuple(sorted(set(scale))), tuple(dict.fromkeys(attend or onto)))  # type: ignore[arg-type]
+
+
+def _channels(names: list[str], scale: list[float], heads: list[str], more: bool) -> Treatment:
+    """Channels to cut or scale. Raises CircuitError where something else is asked for as well."""
+    import math
+
+    from circuits.errors import CircuitError
+    from circuits.interventions.run_intervention import Treatment
+
+    if more or heads:
+        raise CircuitError(
+            "--channel names its heads itself and goes with --scale alone: leave the rest out."
+        )
+    if len(scale) > 1 or not all(map(math.isfinite, scale)):
+        given = ", ".join(f"{factor:g}" for factor in scale)
+        raise CircuitError(f"--channel takes one finite --scale, or none to cut it; got {given}.")
+    owners = tuple(dict.fromkeys(name.partition(":")[0] for name in names))
+    return Treatment("channel", owners, tuple(scale), channels=tuple(dict.fromkeys(names)))
 
 
 def _require_one_source(

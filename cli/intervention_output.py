@@ -53,6 +53,7 @@ def record(done: Done) -> dict[str, Any]:
         "asked": {
             "do": treatment.kind,
             "heads": treatment.heads,
+            "channels": treatment.channels,
             "factors": treatment.factors,
             "onto": treatment.onto,
             "method": done.method,

@@ -34,6 +34,9 @@ def treatment_words(treatment: Treatment, result: Result) -> str:
     named, kind = some(result.heads), treatment.kind
     if kind == "scale":
         return f"Scaling the values of {named} by {factor_of(treatment, result):g}"
+    if kind == "channel":
+        channels, factor = some(treatment.channels), (*treatment.factors, 0.0)[0]
+        return f"Scaling channels {channels} by {factor:g}" if factor else f"Cutting channels {channels}"
     if kind == "mean":
         return f"Replacing what {named} put out by the mean over prompts"
     if kind == "knock-out":
@@ -86,6 +89,7 @@ def control_words(control: Control) -> str:
     verdict = {
         "random heads": "so the effect is not owed to these heads",
         "random positions": "so the effect is not owed to where they look",
+        "random components": "so the effect is not owed to these components of the heads",
     }[control.kind]
     rare = band.p_value <= 0.1
     tail = "few, but some" if rare else verdict
@@ -98,6 +102,8 @@ def _points_between(changes: tuple[float, ...]) -> str:
 
 
 def _drawn_words(control: Control) -> str:
+    if control.kind == "random components":
+        return "draws of as many other components of the same heads"
     if control.matched is None:
         return "draws of as many random positions, with the same heads,"
     layers = "in the same layers" if control.matched == len(control.drawn) else "anywhere"
@@ -109,8 +115,8 @@ def _drawn_words(control: Control) -> str:
 def control_lines(result: Result) -> Iterator[str]:
     kinds = [control.kind for control in result.controls]
     yield from map(control_words, result.controls)
-    if "random heads" not in kinds:
-        yield "There is no control by random heads: too few heads are left to draw from."
+    if not {"random heads", "random components"} & set(kinds):
+        yield "There is no control: too few heads, or components of them, are left to draw from."
 
 
 def downstream_words(found: Downstream | None) -> str:

@@ -20,6 +20,7 @@ from cli.run import run as run_study
 from cli.show import show
 from cli.tasks_group import tasks_app
 from cli.train import train
+from cli.weights_group import weights_app
 
 app = typer.Typer(
     name="circuit",
@@ -44,6 +45,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(tasks_app, name="tasks")
+app.add_typer(weights_app, name="weights")
 app.command("import")(import_)
 app.command("run")(run_study)
 

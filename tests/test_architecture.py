@@ -140,7 +140,17 @@ def test_shapes_in_annotations_are_checked_while_the_tests_run() -> None:
         ["--help"],
         *(
             [name, "--help"]
-            for name in ("discover", "show", "evaluate", "compare", "heads", "intervene", "tasks", "run")
+            for name in (
+                "discover",
+                "show",
+                "evaluate",
+                "compare",
+                "heads",
+                "intervene",
+                "tasks",
+                "run",
+                "weights",
+            )
         ),
     ],
 )

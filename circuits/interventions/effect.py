@@ -18,12 +18,14 @@ from circuits.batches import Batch, first_prompts, require_single_tokens
 from circuits.errors import CircuitError
 from circuits.evaluation.faithfulness import Estimate
 from circuits.graph import Graph
-from circuits.interventions.intervention import Attend, Intervention, edits, with_heads
+from circuits.interventions.intervention import Attend, Channels, Intervention, edits, with_heads
 from circuits.interventions.positions import Elsewhere
 from circuits.metrics import Metric, correct, preferred
 from circuits.model import Model
 from circuits.progress import Progress, silent
 from circuits.statistics import bootstrap_interval
+from circuits.weight_reading.channels import Channel, n_components
+from circuits.weight_reading.heads import require_weights
 
 CONTROL_PROMPTS = 64
 """Prompts that controls run on: their spread is wide, so more would not sharpen it."""
@@ -136,9 +138,10 @@ class Band:
 
 @dataclass(frozen=True)
 class Control:
-    """The same done to other heads, or onto other positions. drawn: what each draw took, in words.
+    """The same done to other heads, onto other positions, or to other components of the same heads.
 
-    matched: how many draws of heads took as many in each layer as the intervention does; None for positions.
+    drawn: what each draw took, in words. matched: how many draws of heads took as many in each layer as the
+    intervention does; None for positions and components.
     """
 
     kind: str
@@ -172,21 +175,30 @@ def controls(
     n: int = DRAWS,
     progress: Progress = silent,
 ) -> tuple[Control, ...]:
-    """Random heads, and random positions where heads are told where to attend; on the first prompts.
+    """Random heads, and random positions where heads are told where to attend; on the first prompts. For channels
+    random components of the same heads instead.
 
     circuit: heads that are drawn only where there are too few others. No control where there is nothing to draw from.
     """
     few = first_prompts(batches, CONTROL_PROMPTS)
     named = tuple(head for intervention in interventions for head in intervention.heads)
-    others = random_heads(model.graph, named, circuit, n, seed)
-    found = [
-        (
-            "random heads",
-            ", ".join(other[head] for head in named),
-            [with_heads(i, other) for i in interventions],
-        )
-        for other in others
-    ]
+    others: list[dict[str, str]] = []
+    found: list[tuple[str, str, Sequence[Intervention]]]
+    if channels := [i for i in interventions if isinstance(i, Channels)]:
+        found = [
+            ("random components", ", ".join(map(str, drawn.channels)), [drawn])
+            for drawn in random_components(model, channels[0], n, seed)
+        ]
+    else:
+        others = random_heads(model.graph, named, circuit, n, seed)
+        found = [
+            (
+                "random heads",
+                ", ".join(other[head] for head in named),
+                [with_heads(i, other) for i in interventions],
+            )
+            for other in others
+        ]
     if any(isinstance(i, Attend) for i in interventions):
         found += [
             ("random positions", f"draw {draw + 1}", [_elsewhere(i, seed, draw) for i in interventions])
@@ -229,6 +241,26 @@ def _elsewhere(intervention: Intervention, seed: int, draw: int) -> Intervention
     if isinstance(intervention, Attend):
         return replace(intervention, onto=Elsewhere(intervention.onto, seed, draw))
     return intervention
+
+
+def random_components(model: Model, cut: Channels, n: int, seed: int) -> list[Channels]:
+    """Up to n distinct ways to take as many other components of each head; none of those that are cut."""
+    rng = np.random.default_rng([seed, 0xC])
+    count = n_components(require_weights(model, "A channel"))
+    taken = {head: [c.component for c in cut.channels if c.head == head] for head in cut.heads}
+    free = {head: [i for i in range(count) if i not in own] for head, own in taken.items()}
+    if any(len(free[head]) < len(own) for head, own in taken.items()):
+        return []
+    found: dict[tuple[Channel, ...], Channels] = {}
+    for _ in range(20 * n):
+        drawn = tuple(
+            Channel(head, int(i))
+            for head, own in taken.items()
+            for i in sorted(rng.choice(free[head], len(own), replace=False))
+        )
+        if len(found) < n:
+            found.setdefault(drawn, replace(cut, channels=drawn))
+    return list(found.values())
 
 
 def random_heads(

@@ -3,7 +3,8 @@
 The one idea: all of them change z, what heads put out before W_O, and nothing else, so the model's own forward pass
 does the rest. A head that is knocked out puts out zero; scaling its value vectors by a factor scales z by it; and
 where a head's attention is told where to go, z of the last token is the mean of the value vectors there. These are
-read off the residual stream of the same run, so interventions upstream are felt.
+read off the residual stream of the same run, so interventions upstream are felt. A channel, one direction that a
+head writes, is closed by a change of z too (see circuits.weight_reading.channels).
 Sources: Merullo et al. 2023 (arXiv 2310.08744), section 5, for attention; Yu et al. 2023 (arXiv 2310.15910), section
 5, for value vectors.
 """
@@ -27,6 +28,8 @@ from circuits.errors import CircuitError
 from circuits.graph import Graph
 from circuits.model import Edit, Model, Site
 from circuits.patching import engine_weights, require_engine
+from circuits.weight_reading.channels import Channel, scaling
+from circuits.weight_reading.heads import require_weights
 
 Onto = Callable[[Batch], Bool[Tensor, "prompt pos"]]
 """The positions of each prompt that attention goes to, see circuits.interventions.positions."""
@@ -97,7 +100,28 @@ def values(
     return v.view(*v.shape[:2], weights.n_kv_heads, weights.d_head).repeat_interleave(groups, 2)
 
 
-Intervention = Scale | Mean | Attend
+@dataclass(frozen=True)
+class Channels:
+    """Singular components of what heads write, times a factor, at every position. Needs the engine's weights."""
+
+    channels: tuple[Channel, ...]
+    factor: float = 0.0
+    reads_stream = False
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(channel.head for channel in self.channels))
+
+    def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
+        weights = require_weights(at.model, "A channel")
+        for index in heads:
+            name = f"a{at.layer}.h{index}"
+            components = [channel.component for channel in self.channels if channel.head == name]
+            matrix = scaling(weights, at.model.graph, name, components, self.factor)
+            z[:, :, index] = (z[:, :, index].double() @ matrix).to(z.dtype)
+
+
+Intervention = Scale | Mean | Attend | Channels
 
 
 def edits(model: Model, batch: Batch, interventions: Sequence[Intervention]) -> dict[Site, Edit]:
@@ -159,5 +183,6 @@ def require_heads(graph: Graph, names: Sequence[str]) -> None:
 
 
 def with_heads(intervention: Intervention, other: Mapping[str, str]) -> Intervention:
-    """The same done to other heads, each in the place of one."""
+    """The same done to other heads, each in the place of one; channels have controls of their own."""
+    assert not isinstance(intervention, Channels)
     return replace(intervention, heads=tuple(other[head] for head in intervention.heads))

@@ -18,6 +18,7 @@ from circuits.interventions.downstream import Downstream, downstream
 from circuits.interventions.effect import Control, Effect, answers, controls, effect
 from circuits.interventions.intervention import (
     Attend,
+    Channels,
     Intervention,
     Mean,
     Onto,
@@ -39,19 +40,22 @@ from circuits.interventions.sweep import Sweep, Toward, sweep
 from circuits.metrics import metric_named
 from circuits.model import Model
 from circuits.progress import Progress, silent
+from circuits.weight_reading.channels import n_components, parse_channels
+from circuits.weight_reading.heads import require_weights
 
-Kind = Literal["knock-out", "mean", "scale", "attend", "repair"]
+Kind = Literal["knock-out", "mean", "scale", "attend", "repair", "channel"]
 
 
 @dataclass(frozen=True)
 class Treatment:
     """What is done to `heads`. factors: of "scale", several are a sweep. onto: named positions for "attend" and
-    "repair"; the wrong ones where "repair" names none."""
+    "repair"; the wrong ones where "repair" names none. channels: of "channel", by name, such as a1.h4:0."""
 
     kind: Kind
     heads: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     onto: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,10 @@ def _intervention(
     elif treatment.kind == "attend":
         require_named(judged, treatment.onto, prompts.about)
         done = Attend(treatment.heads, Named(treatment.onto))
+    elif treatment.kind == "channel":
+        components = n_components(require_weights(model, "A channel"))
+        named = parse_channels(treatment.channels, model.graph, components)
+        done = Channels(named, (*treatment.factors, 0.0)[0])
     else:
         done = Scale(treatment.heads, factor if factor is not None else (*treatment.factors, 0.0)[0])
     require_possible(model, judged, [done])

@@ -72,6 +72,28 @@ def test_without_its_movers_the_model_is_lost_and_other_heads_do_nothing(circuit
     assert result["downstream"] is None
 
 
+def test_a_head_whose_channels_are_all_cut_is_knocked_out(circuit: Invoke, made: Path) -> None:
+    """The planted head writes along 39 directions of equal size; what is left of it has no size at all."""
+    every = [word for i in range(39) for word in ("--channel", f"a1.h4:{i}")]
+    record = _record(circuit, made, *every)
+    (cut,), (out,) = record["results"], _record(circuit, made, "--knock-out", "--head", "a1.h4")["results"]
+    after = [result["effect"]["metric"]["after"]["value"] for result in (cut, out)]
+    assert after[0] == pytest.approx(after[1], abs=1e-3)
+    assert cut["controls"] == []  # nine other components are left, which is too few to draw from
+    assert len(record["asked"]["channels"]) == 39
+    assert record["asked"]["heads"] == ["a1.h4"]
+
+
+def test_a_channel_is_held_against_other_components_of_its_head(circuit: Invoke, made: Path) -> None:
+    result = circuit("intervene", made, "--channel", "a1.h4:0", "--scale", "2", "--output", "out")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "Scaling channels a1.h4:0 by 2" in words
+    assert "draws of as many other components of the same heads" in words
+    (control,) = json.loads(Path("out/intervention.json").read_text())["results"][0]["controls"]
+    assert (control["kind"], len(control["drawn"])) == ("random components", 20)
+
+
 def test_the_circuit_is_what_is_changed_if_no_head_is_named(circuit: Invoke, made: Path) -> None:
     record = _record(circuit, made, "--knock-out")
     assert record["asked"]["heads"] == ["a0.h2", "a1.h4", "a2.h1", "a2.h3"]
@@ -208,7 +230,11 @@ def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Say one thing to do: --knock-out, --mean, --scale, --attend or --repair."),
+        (["--channel", "a1.h4:0", "--knock-out"], "goes with --scale alone"),
+        (["--channel", "a1.h4:0", "--scale", "0", "--scale", "2"], "takes one finite --scale"),
+        (["--channel", "a1.h4:48"], "heads have 48 components here, 0 to 47"),
+        (["--channel", "a1.h4"], "'a1.h4' names no channel"),
+        ([], "Say one thing to do: --knock-out, --mean, --scale, --channel, --attend or --repair."),
         (["--mean", "--scale", "2"], "--mean and --scale cannot go together"),
         (["--knock-out", "--head", "a9.h1", "--head", "m1"], "a9.h1 is not in this model: it has 3 layers"),
         (["--knock-out", "--head", "m1"], "m1 is no head"),
