@@ -163,6 +163,21 @@ def methods(page: str, granularity: str) -> str:
     return table(("method", "what it gives", "source"), rows)
 
 
+def analyses(page: str, argument: str) -> str:
+    """The pages of what scores no components for a circuit, each with the command that it is about."""
+    rows = [
+        (f"[{text.splitlines()[0].removeprefix('# ')}](analyses/{path.name})", f"`{_asked_for(text)}`")
+        for path in sorted(DOCS.glob("analyses/*.md"))
+        for text in [path.read_text(encoding="utf-8")]
+    ]
+    return table(("analysis", "for example"), rows)
+
+
+def _asked_for(text: str) -> str:
+    """The first command of a page."""
+    return commands(text)[0]
+
+
 def tasks(page: str, argument: str) -> str:
     from tasks import TASKS
 
@@ -390,6 +405,7 @@ QUICK: Mapping[str, Maker] = {
     "options": options,
     "methods": methods,
     "tasks": tasks,
+    "analyses": analyses,
     "task": task,
     "examples": examples,
     "known": known,
