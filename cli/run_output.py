@@ -86,7 +86,7 @@ def _circuit_pictures(found: Discovery, drawn: Prompts) -> Iterator[tuple[str, b
 
 
 def _look(found: Discovery, drawn: Prompts, scores: Scores) -> dict[str, Any]:
-    title = f"{scores.method}, {drawn.name} in {found.model}"
+    title = f"{scores.method}, {drawn.name} in {found.model} (n = {len(found.halves.discovery):,} prompts)"
     return {"unit": unit(scores), "signed": signed(scores), "title": title}
 
 
