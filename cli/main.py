@@ -17,6 +17,7 @@ from cli.intervene import intervene
 from cli.listings import methods, models
 from cli.plan import plan
 from cli.run import run as run_study
+from cli.subspace import subspace
 from cli.tasks_group import tasks_app
 from cli.train import train
 
@@ -34,6 +35,7 @@ for command in (
     check,
     heads,
     intervene,
+    subspace,
     plan,
     models,
     methods,

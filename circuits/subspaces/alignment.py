@@ -23,8 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.batches import make_batches
-from circuits.errors import PromptError
+from circuits.errors import CircuitError, PromptError
 from circuits.evaluation.faithfulness import FLAT, Estimate, mean_estimate, ratio_estimate
+from circuits.graph import LOGITS
 from circuits.halves import Halves, JudgeOn, split
 from circuits.model import Model
 from circuits.progress import Progress, silent
@@ -60,7 +61,7 @@ LEAST = 5
 MOST_SEEN = 0.9
 """Of a space that is seen further than that, nothing is left for an illusion to hide in."""
 
-Verdict = Literal["genuine", "illusion", "unclear", "no effect", "untested"]
+Verdict = Literal["genuine", "mixed", "illusion", "no effect", "untested"]
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ class Alignment:
 
     @property
     def verdict(self) -> Verdict:
-        """no effect: random subspaces do as much, or it is under 5% FLDD. Else by the share of the effect that the
-        seen part keeps: genuine where it clearly is over a half (interval included), an illusion where it clearly is
-        under; untested where no reader is known, or they see over nine tenths of the space."""
+        """no effect: random subspaces do as much, or it is under 5% FLDD. untested: no reader is known, or they see
+        over nine tenths of the space. Else by the share of the effect that the seen part keeps, with its interval:
+        genuine over three quarters, an illusion under a half, mixed between."""
         fldd = self.effects["learned"].fldd
         if fldd.value <= max(LEAST, *(each for each, _ in self.random)):
             return "no effect"
@@ -116,7 +117,7 @@ class Alignment:
             return "untested"
         if kept.high < 0.5:
             return "illusion"
-        return "genuine" if kept.low > 0.5 else "unclear"
+        return "genuine" if kept.low > 0.75 else "mixed"
 
 
 class Prompted(NamedTuple):
@@ -166,7 +167,13 @@ def align(
     assert model.weights is not None
     place = prompts.judged[0].place
     require_rank(rank, width(model.weights, place), str(place))
-    named = require_readers(readers, place, model.graph) or likely_readers(prompts.learned, model.graph)
+    named = require_readers(readers, place, model.graph)
+    if LOGITS in named and not all(swap.at_last for swap in (*prompts.learned, *prompts.judged)):
+        raise CircuitError(
+            f"--reader {LOGITS} reads the last token alone, and {place} is not always that. Name heads of later "
+            "layers."
+        )
+    named = named or likely_readers(prompts.learned, model.graph)
     frame = learn(prompts.learned, rank, seed, recipe, progress)
     return judge(prompts, frame, row_space(model.weights, place, named), named, seed)
 

@@ -130,10 +130,8 @@ def likely_readers(some: Sequence[Swap], graph: Graph, n: int = DEFAULT) -> tupl
     if not some or not some[0].place.in_stream:
         return ()
     effects: dict[str, float] = {}
-    at_last = True
+    at_last = all(swap.at_last for swap in some)
     for swap in some:
-        length = swap.base.attention[0].keys.shape[2]
-        at_last &= bool((swap.columns == length - 1).all())
         for name, effect in _effects(swap).items():
             effects[name] = effects.get(name, 0.0) + effect
     if not at_last:

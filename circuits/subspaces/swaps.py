@@ -66,6 +66,11 @@ class Swap:
     def unpatched(self) -> Float[Tensor, "prompt vocab"]:
         return self.weights.logits(self.base.after[:, -1])
 
+    @property
+    def at_last(self) -> bool:
+        """Whether the place is at the last token of every prompt."""
+        return bool((self.columns == self.base.attention[0].keys.shape[2] - 1).all())
+
     def __len__(self) -> int:
         return len(self.index)
 
