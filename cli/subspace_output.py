@@ -127,7 +127,7 @@ def write(folder: Path, found: Found, kept: Mapping[str, Any], *, force: bool) -
             write_table(place / "sweep.csv", pd.DataFrame(_sweep(study.steering)))
         frames = {f"rank-{each.rank}": each.frame.contiguous().cpu() for each in study.alignments}
         if study.steering:
-            frames["knob"] = study.steering.direction.contiguous().cpu()
+            frames["knob"] = study.steering.direction.clone().cpu()
         save_file(frames, place / "directions.safetensors", metadata={"site": str(study.place)})
         write_text(place / "report.md", "\n\n".join(_sections(found)) + "\n")
 

@@ -37,8 +37,8 @@ def prompts_words(found: Study) -> str:
     )
     return (
         f"Learned on {found.n_learned} pairs, judged on {found.n_judged} others {fresh}; runs of judged prompts "
-        f"prefer their own answer on {found.own:.1%}.{left} Prompts run forward: {found.passes.whole} through all layers, "
-        f"{found.passes.above} through those above the site, {found.passes.backward} of them back as well."
+        f"prefer their own answer on {found.own:.1%}.{left} Prompts run forward: {found.passes.whole} through all "
+        f"layers, {found.passes.above} through those above the site, {found.passes.backward} of them back as well."
     )
 
 
@@ -48,17 +48,21 @@ def effect_rows(found: Alignment) -> Iterator[tuple[str, str, str, str]]:
         fldd = effect.fldd
         bounds = f"{number(fldd.low, 1)} to {number(fldd.high, 1)}"
         yield words, number(fldd.value, 1), bounds, f"{effect.accuracy.value:.1%}"
-    values, hits = (sorted(each[i] for each in found.random) for i in (0, 1))
-    spread = f"{number(values[0], 1)} to {number(values[-1], 1)} (all)"
-    mean = sum(values) / len(values)
-    yield f"{len(values)} random subspaces", number(mean, 1), spread, f"{hits[-1]:.1%} at most"
+    for words, drawn in (("random subspaces", found.random), ("seen parts of these", found.split.random)):
+        values, hits = (sorted(each[i] for each in drawn) for i in (0, 1))
+        spread = f"{number(values[0], 1)} to {number(values[-1], 1)} (all)"
+        mean = sum(values) / len(values)
+        yield f"{len(values)} {words}", number(mean, 1), spread, f"{hits[-1]:.1%} at most"
 
 
 def split_words(found: Alignment) -> str:
     """What reads the place, and how much of the subspace that sees."""
     split = found.split
     if found.place.in_stream and not split.readers:
-        return "No reader is known here, so the subspace is not split. Name some with --reader."
+        return (
+            "The part above that the site acts through most sees over half of it, so the subspace is not split. Name "
+            "readers that you ask about with --reader."
+        )
     by = ", ".join(split.readers) or f"the output matrix of m{found.place.layer}"
     return f"Read by {by}: they see {split.chance:.1%} of the space, and {split.seen:.1%} of the learned subspace."
 
@@ -71,7 +75,8 @@ def verdict_words(found: Alignment) -> str:
         "mixed": "In part an illusion: what the readers see of it",
         "illusion": "An illusion: what the readers see of it",
         "no effect": "No effect: it does no more than random subspaces, or less than 5%.",
-        "untested": "Untested: the readers see nothing of the space, or nearly all of it. Name fewer with --reader.",
+        "untested": "Untested: the readers see nothing of the space, nearly all of it, or so little that any "
+        "direction's seen part does as much. Name others with --reader.",
     }[found.verdict]
     if found.verdict in ("no effect", "untested") or found.split.kept is None:
         return start
@@ -129,6 +134,6 @@ def steering_words(found: Steering) -> str:
     rises = "rises with c throughout" if found.monotone else "does not rise with c throughout"
     return (
         f"PairAcc {share(found.pair_accuracy)}; {len(found.random)} random directions {mean:.1%}, the best "
-        f"{best:.1%}. {verdict} The logit difference of memory over context {rises}. With nothing done the model answers from "
-        f"memory on {found.own[0]:.1%} and from the context on {found.own[1]:.1%}."
+        f"{best:.1%}. {verdict} The logit difference of memory over context {rises}. With nothing done the model "
+        f"answers from memory on {found.own[0]:.1%} and from the context on {found.own[1]:.1%}."
     )

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,16 +30,15 @@ from circuits.model import Model
 from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair
 from circuits.subspaces.directions import (
-    NOTHING,
     main_differences,
     main_gradients,
     mean_difference,
     random_frames,
+    spanned,
 )
 from circuits.subspaces.place import Place, width
-from circuits.subspaces.readers import RowSpace, likely_readers, require_readers, row_space
+from circuits.subspaces.readers import answers_of, likely_readers, require_readers, row_space
 from circuits.subspaces.swaps import (
-    Change,
     Said,
     Swap,
     nothing,
@@ -78,13 +76,14 @@ class Split:
 
     readers: empty for an MLP's output matrix. seen: share of the directions' squared length that they see; chance:
     of a random direction's. kept: effect on LD of the seen part alone, as a share of that of all; None where that is
-    nothing.
+    nothing. random: FLDD and accuracy of the seen parts of random subspaces.
     """
 
     readers: tuple[str, ...]
     seen: float
     chance: float
     kept: Estimate | None
+    random: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +105,10 @@ class Alignment:
 
     @property
     def verdict(self) -> Verdict:
-        """no effect: random subspaces do as much, or it is under 5% FLDD. untested: no reader is known, or they see
-        over nine tenths of the space. Else by the share of the effect that the seen part keeps, with its interval:
-        genuine over three quarters, an illusion under a half, mixed between."""
+        """no effect: random subspaces do as much, or it is under 5% FLDD. untested: no reader is known, they see over
+        nine tenths of the space, or so little that the seen parts of random subspaces do as much. Else by the share
+        of the effect that the seen part keeps, with its interval: genuine over three quarters, an illusion under a
+        half, mixed between."""
         fldd = self.effects["learned"].fldd
         if fldd.value <= max(LEAST, *(each for each, _ in self.random)):
             return "no effect"
@@ -117,6 +117,8 @@ class Alignment:
             return "untested"
         if kept.high < 0.5:
             return "illusion"
+        if self.effects["seen part"].fldd.value <= max(each for each, _ in self.split.random):
+            return "untested"
         return "genuine" if kept.low > 0.75 else "mixed"
 
 
@@ -175,33 +177,34 @@ def align(
         )
     named = named or likely_readers(prompts.learned, model.graph)
     frame = learn(prompts.learned, rank, seed, recipe, progress)
-    return judge(prompts, frame, row_space(model.weights, place, named), named, seed)
+    tokens = answers_of((*prompts.learned, *prompts.judged))
+    return judge(prompts, frame, row_space(model.weights, place, named, tokens), named, seed)
 
 
 def judge(
     prompts: Prompted,
     frame: Float[Tensor, "width rank"],
-    space: RowSpace,
+    seen: Float[Tensor, "width seen"],
     readers: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Alignment:
     """What `frame` does on judged prompts, whole and in parts, beside the whole place, others and chance."""
     (size, rank), judged = frame.shape, prompts.judged
-    tried = {
-        "learned": taken(frame),
-        "seen part": within(frame, space),
-        "unseen part": within(frame, space, False),
-    }
+    parts = {"seen part": within(frame, seen), "unseen part": within(frame, seen, False)}
+    tried = {"learned": taken(frame)} | {name: taken(part) for name, part in parts.items()}
     tried |= {"whole site": whole} | {name: taken(f) for name, f in _untrained(prompts.learned, rank).items()}
-    drawn = [taken(each.to(frame.device)) for each in random_frames(size, rank, DRAWS, seed)]
-    found = said(judged, [nothing, *tried.values(), *drawn])
+    drawn = [each.to(frame.device) for each in random_frames(size, rank, DRAWS, seed)]
+    chance = [taken(each) for each in (*drawn, *(within(each, seen) for each in drawn))]
+    found = said(judged, [nothing, *tried.values(), *chance])
     before = found.difference[0]
     effects = {name: _effect(found, 1 + row, before, seed) for row, name in enumerate(tried)}
-    random = tuple(_means(found, row, before) for row in range(1 + len(tried), len(found.difference)))
-    done, seen = (before - found.difference[row] for row in (1, 2))
-    kept = ratio_estimate(seen, done, seed) if abs(done.mean()) > FLAT else None
-    split = Split(readers, _seen_share(judged, frame, space), space.rank / size, kept)
-    return Alignment(judged[0].place, frame, effects, random, split, mean_estimate(before, seed))
+    means = [_means(found, row, before) for row in range(1 + len(tried), len(found.difference))]
+    done, kept_of = (before - found.difference[row] for row in (1, 2))
+    kept = ratio_estimate(kept_of, done, seed) if abs(done.mean()) > FLAT else None
+    share = float((seen.T @ frame).pow(2).sum()) / rank
+    split = Split(readers, share, seen.shape[1] / size, kept, tuple(means[DRAWS:]))
+    own = mean_estimate(before, seed)
+    return Alignment(judged[0].place, frame, effects, tuple(means[:DRAWS]), split, own)
 
 
 def _untrained(learned: Sequence[Swap], rank: int) -> dict[str, Float[Tensor, "width _"]]:
@@ -212,21 +215,12 @@ def _untrained(learned: Sequence[Swap], rank: int) -> dict[str, Float[Tensor, "w
     }
 
 
-def within(frame: Float[Tensor, "width rank"], space: RowSpace, inside: bool = True) -> Change:
-    """The source's value along the part of the directions that is seen, or is not, brought to unit length."""
-
-    def change(swap: Swap) -> Float[Tensor, "prompt width"]:
-        part = space.part(frame, swap)
-        units, lengths, _ = torch.linalg.svd(part if inside else frame - part, full_matrices=False)
-        units = units * (lengths > NOTHING)[:, None]
-        return torch.einsum("pwr,pvr,pv->pw", units, units, swap.difference)
-
-    return change
-
-
-def _seen_share(some: Sequence[Swap], frame: Float[Tensor, "width rank"], space: RowSpace) -> float:
-    shares = [space.part(frame, swap).pow(2).sum((1, 2)) / frame.shape[1] for swap in some]
-    return float(torch.cat(shares).mean())
+def within(
+    frame: Float[Tensor, "width rank"], seen: Float[Tensor, "width seen"], inside: bool = True
+) -> Float[Tensor, "width part"]:
+    """The part of the directions that is seen, or is not, brought to unit length: orthonormal anew."""
+    part = seen @ (seen.T @ frame)
+    return spanned(part if inside else frame - part)
 
 
 def _effect(found: Said, row: int, before: Float[np.ndarray, "prompt"], seed: int) -> Effect:

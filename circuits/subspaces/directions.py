@@ -32,7 +32,7 @@ def spanned(matrix: Float[Tensor, "width column"]) -> Float[Tensor, "width rank"
     """Orthonormal columns that span the columns of `matrix`; as many as its rank."""
     found: tuple[Tensor, Tensor, Tensor] = torch.linalg.svd(matrix, full_matrices=False)
     units, lengths, _ = found
-    return units[:, lengths > NOTHING * lengths.max().clamp_min(NOTHING)]
+    return units[:, lengths > NOTHING * max(1.0, float(lengths.max()))] if matrix.numel() else matrix
 
 
 def mean_difference(some: Sequence[Swap]) -> Frame:

@@ -4,17 +4,17 @@ The one idea: a direction is the sum of a part that the reading weights see and 
 MLP's activations the reader is its output matrix, all of it. A residual stream has many readers, of which all
 together see everything, so the test needs some that are named (Makelov et al. 2023 take the queries of the three name
 movers). Where nobody names them we take the parts above through which the source's value changes the logit difference
-most, three at most and no more than see half of the space (our definition): heads, by attribution patching of what
-they put out, which read with their queries at the last token and with keys and values elsewhere; and the unembedding,
-by what the change does to the last norm's input directly, which sees one direction a prompt. MLPs above are left out:
-each sees all of the stream.
+most, up to three (our definition): heads, by attribution patching of what they put out, which read with their queries
+at the last token and with keys and values elsewhere; and the unembedding, by what the change does to the last norm's
+input directly, which sees what tells the answers of all prompts apart. The list ends before it sees over half of the
+space: where the first alone does, nothing is split, for a test that leaves the main reader out would take what it
+reads for unread. MLPs above are left out: each sees all of the stream.
 Source: Makelov et al. 2023 (arXiv 2311.17030).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from circuits.engine.weights import Affine, Norm, Weights
 from circuits.errors import CircuitError, UnknownNameError
 from circuits.graph import LOGITS, Graph
 from circuits.metrics import logit_difference
-from circuits.subspaces.directions import NOTHING, spanned
+from circuits.subspaces.directions import spanned
 from circuits.subspaces.place import Place, stream_behind
 from circuits.subspaces.swaps import Swap
 
@@ -57,49 +57,27 @@ def require_readers(names: Sequence[str], place: Place, graph: Graph) -> tuple[s
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class RowSpace:
-    """What readers see. basis: orthonormal, the same for all prompts. answers: whether the unembedding is among the
-    readers, which in each prompt sees one more direction: that of its own logit difference."""
-
-    weights: Weights
-    basis: Float[Tensor, "width seen"]
-    answers: bool = False
-
-    @property
-    def rank(self) -> int:
-        return self.basis.shape[1] + self.answers
-
-    def part(self, frame: Float[Tensor, "width rank"], swap: Swap) -> Float[Tensor, "prompt width rank"]:
-        """What is seen of each direction, prompt by prompt."""
-        seen = (self.basis @ (self.basis.T @ frame)).expand(len(swap), -1, -1)
-        if not self.answers:
-            return seen
-        unit = self._own_direction(swap)
-        return seen + unit[:, :, None] * (unit @ frame)[:, None]
-
-    def _own_direction(self, swap: Swap) -> Float[Tensor, "prompt width"]:
-        """Of the logit difference, without what the others see; zero where they see it all."""
-        columns = self.weights.unembed.weight
-        sides = [
-            torch.stack([columns[:, list(ids)].float().mean(1) for ids in side])
-            for side in (swap.right, swap.counterfactual)
-        ]
-        own = _behind(self.weights.final_norm, (sides[0] - sides[1]).T).T
-        left = own - (own @ self.basis) @ self.basis.T
-        length = left.norm(dim=1, keepdim=True)
-        return torch.where(
-            length > NOTHING * own.norm(dim=1, keepdim=True), left / length, torch.zeros_like(left)
-        )
-
-
-def row_space(weights: Weights, place: Place, readers: Sequence[str]) -> RowSpace:
-    """What the readers see; of an MLP's activations what its output matrix does."""
+def row_space(
+    weights: Weights, place: Place, readers: Sequence[str], tokens: Collection[int]
+) -> Float[Tensor, "width seen"]:
+    """Orthonormal columns that span what the readers see; of the unembedding what tells `tokens` apart; of an MLP's
+    activations what its output matrix reads."""
     if not place.in_stream:
-        return RowSpace(weights, spanned(weights.layers[place.layer].mlp_out.weight.float()))
-    parts = [_matrix(weights, name) for name in readers if name != LOGITS]
-    empty = weights.final_norm.gain.new_zeros(weights.d_model, 0)
-    return RowSpace(weights, spanned(torch.cat(parts, 1)) if parts else empty, LOGITS in readers)
+        return spanned(weights.layers[place.layer].mlp_out.weight.float())
+    parts = [_matrix(weights, name) if name != LOGITS else _unembedding(weights, tokens) for name in readers]
+    return spanned(torch.cat(parts, 1)) if parts else weights.final_norm.gain.new_zeros(weights.d_model, 0)
+
+
+def answers_of(some: Sequence[Swap]) -> set[int]:
+    """The tokens that any prompt has for an answer."""
+    return {
+        token for swap in some for side in (swap.right, swap.counterfactual) for ids in side for token in ids
+    }
+
+
+def _unembedding(weights: Weights, tokens: Collection[int]) -> Float[Tensor, "d_model token"]:
+    some = weights.unembed.weight[:, sorted(tokens)].float()
+    return _behind(weights.final_norm, some - some.mean(1, keepdim=True))
 
 
 def _matrix(weights: Weights, name: str) -> Float[Tensor, "d_model column"]:
@@ -136,11 +114,12 @@ def likely_readers(some: Sequence[Swap], graph: Graph, n: int = DEFAULT) -> tupl
             effects[name] = effects.get(name, 0.0) + effect
     if not at_last:
         effects.pop(LOGITS, None)
-    found: tuple[str, ...] = ()
+    first, found = some[0], tuple[str, ...]()
     for name in sorted(effects, key=lambda name: -abs(effects[name]))[:n]:
         more = tuple(dict.fromkeys((*found, *_inputs(name, graph, at_last))))
-        if row_space(some[0].weights, some[0].place, more).rank <= some[0].value.shape[1] / 2:
-            found = more
+        if 2 * row_space(first.weights, first.place, more, answers_of(some)).shape[1] > first.value.shape[1]:
+            break
+        found = more
     return found
 
 

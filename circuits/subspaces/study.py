@@ -138,6 +138,6 @@ def _passes(n_pairs: int, prompts: Prompted, asked: Asked, searches: dict[Intent
     whole = 2 * (learned + judged) + (2 * n_pairs if asked.knob else 0)
     if searches:
         whole += 2 * learned * len(searches)
-    each = 2 * learned * (epochs + 1 + 2 * seeks) + 2 * judged * (1 + ARMS + DRAWS)
+    each = 2 * learned * (epochs + 1 + 2 * seeks) + 2 * judged * (1 + ARMS + 2 * DRAWS)
     swept = (learned + judged) * len(TIMES) * (1 + DRAWS) if asked.knob else 0
     return Passes(whole, ranks * each + swept, ranks * 2 * learned * (epochs + 1 + seeks))

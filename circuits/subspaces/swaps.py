@@ -24,6 +24,7 @@ from circuits.memory import in_chunks
 from circuits.metrics import Tokens, correct, logit_difference, preferred
 from circuits.model import Model
 from circuits.patching import require_engine
+from circuits.statistics import wilson_interval
 from circuits.subspaces.place import Place, columns_of, stream_behind, values
 
 AT_ONCE = 16
@@ -113,7 +114,7 @@ def _both_ways(
 def require_counterfactual(some: Sequence[Swap]) -> float:
     """The share of runs, both ways, that prefer their own side's answer.
 
-    Raises CircuitError where corrupt prompts do not mostly have the distractor for an answer: then a patch from them
+    Raises CircuitError where corrupt prompts do not clearly have the distractor for an answer: then a patch from them
     has nothing to bring.
     """
     sides = {
@@ -123,11 +124,12 @@ def require_counterfactual(some: Sequence[Swap]) -> float:
         for of_clean in (True, False)
     }
     for of_clean, hits in sides.items():
-        if float(hits.float().mean()) <= 0.5:
+        right = int(hits.sum())
+        if wilson_interval(right, len(hits)).low <= 0.5:
             what = "clean prompts their answer" if of_clean else "corrupted prompts the distractor"
             raise CircuitError(
-                f"A subspace takes what makes the other answer right, but the model prefers on {what} for only "
-                f"{int(hits.sum())} of {len(hits)}. Choose a corruption that flips the answer (--corruption; "
+                f"A subspace takes what makes the other answer right, but the model prefers on {what} for {right} of "
+                f"{len(hits)}, not clearly more than half. Choose a corruption that flips the answer (--corruption; "
                 "`circuit tasks NAME` lists them), or a task that the model does."
             )
     return float(torch.cat(list(sides.values())).float().mean())

@@ -4,7 +4,8 @@ The residual stream is (x, 0, 0, 0) with x = 1 for clean and -1 for corrupt prom
 0, so token 0 is right after clean prompts and token 1 after corrupt ones, by a logit difference of 1 each.
     dormant: h = (x, 0, 0 ...), of which only h_2 is written, to x, times 2. Nothing of h differs that is read; along
         (1, 1) / sqrt(2) a patch moves h_2 by half of what x differs by, so the answer turns around.
-    genuine: h = (x, 0, 0 ...), and h_1 is written, to x, times 1: there half of the logit comes from.
+    genuine: h = (x, 0, 0 ...), and h_1 is written, to x, times 1: there half of the logit comes from. h_2 to h_4 are
+        written where nobody looks, so that the row space is no single direction.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def one_mlp(written: int, factor: float) -> Weights:
     base = network([()], answer=(1.0, 0.0, 0.0, 0.0))
     into, out = torch.zeros(WIDTH, HIDDEN), torch.zeros(HIDDEN, WIDTH)
     into[0, 0], out[written, 0] = 1.0, factor
+    if written == 0:
+        out[[1, 2, 3], [1, 2, 3]] = 1.0
     (layer,) = base.layers
     return replace(
         base,

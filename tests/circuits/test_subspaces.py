@@ -33,7 +33,7 @@ def _prompts(weights: Weights) -> Prompted:
 def _judged(weights: Weights, *direction: float) -> Alignment:
     frame = torch.zeros(HIDDEN, 1)
     frame[: len(direction), 0] = torch.tensor(direction)
-    return judge(_prompts(weights), orthonormal(frame), row_space(weights, HERE, ()))
+    return judge(_prompts(weights), orthonormal(frame), row_space(weights, HERE, (), ()))
 
 
 def test_the_dormant_pathway_is_an_illusion_by_hand() -> None:
@@ -185,3 +185,11 @@ def test_mistakes_are_named(gpt2: BridgeModel) -> None:
         require_readers(["a5.h1"], place_named("resid_post.1", 3), gpt2.graph)
     with pytest.raises(CircuitError, match="Choose a corruption that flips"):
         require_counterfactual(some)
+
+
+def test_readers_that_see_one_direction_alone_test_nothing() -> None:
+    """Brought to unit length, the seen part of any direction is then the same."""
+    found = judge(_prompts(GENUINE), torch.eye(HIDDEN)[:, :1], torch.eye(HIDDEN)[:, :1])
+    assert found.effects["seen part"].fldd.value == pytest.approx(100)
+    assert [fldd for fldd, _ in found.split.random] == pytest.approx([100] * 20)
+    assert found.verdict == "untested"
