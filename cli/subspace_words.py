@@ -49,6 +49,8 @@ def effect_rows(found: Alignment) -> Iterator[tuple[str, str, str, str]]:
         bounds = f"{number(fldd.low, 1)} to {number(fldd.high, 1)}"
         yield words, number(fldd.value, 1), bounds, f"{effect.accuracy.value:.1%}"
     for words, drawn in (("random subspaces", found.random), ("seen parts of these", found.split.random)):
+        if not drawn:
+            continue
         values, hits = (sorted(each[i] for each in drawn) for i in (0, 1))
         spread = f"{number(values[0], 1)} to {number(values[-1], 1)} (all)"
         mean = sum(values) / len(values)
@@ -69,16 +71,20 @@ def split_words(found: Alignment) -> str:
 
 def verdict_words(found: Alignment) -> str:
     """Genuine, an illusion, or what lies between, and why."""
+    if found.verdict == "untested" and not found.split.chance:
+        return "Untested: whether the model reads what was learned is open."
     learned, site = (found.effects[name].fldd.value for name in ("learned", "whole site"))
     start = {
         "genuine": "Genuine: what the readers see of it",
         "mixed": "In part an illusion: what the readers see of it",
         "illusion": "An illusion: what the readers see of it",
         "no effect": "No effect: it does no more than random subspaces, or less than 5%.",
-        "untested": "Untested: the readers see nothing of the space, nearly all of it, or so little that any "
-        "direction's seen part does as much. Name others with --reader.",
+        "other readers": "Read by others: what these readers do not see, patched alone, has over half of the effect. "
+        "Name what else reads the site with --reader.",
+        "untested": "Untested: the readers see nearly all of the space, or so little that any direction's seen part "
+        "does as much. Name others with --reader.",
     }[found.verdict]
-    if found.verdict in ("no effect", "untested") or found.split.kept is None:
+    if found.verdict in ("no effect", "other readers", "untested") or found.split.kept is None:
         return start
     kept = f"{start}, patched alone, keeps {_percent(found.split.kept)} of the effect."
     if learned > 1.2 * max(site, 1.0):

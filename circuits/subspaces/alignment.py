@@ -59,7 +59,7 @@ LEAST = 5
 MOST_SEEN = 0.9
 """Of a space that is seen further than that, nothing is left for an illusion to hide in."""
 
-Verdict = Literal["genuine", "mixed", "illusion", "no effect", "untested"]
+Verdict = Literal["genuine", "mixed", "illusion", "no effect", "other readers", "untested"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Split:
 
     readers: empty for an MLP's output matrix. seen: share of the directions' squared length that they see; chance:
     of a random direction's. kept: effect on LD of the seen part alone, as a share of that of all; None where that is
-    nothing. random: FLDD and accuracy of the seen parts of random subspaces.
+    nothing. random: FLDD and accuracy of the seen parts of random subspaces, if any is seen.
     """
 
     readers: tuple[str, ...]
@@ -106,15 +106,17 @@ class Alignment:
     @property
     def verdict(self) -> Verdict:
         """no effect: random subspaces do as much, or it is under 5% FLDD. untested: no reader is known, they see over
-        nine tenths of the space, or so little that the seen parts of random subspaces do as much. Else by the share
-        of the effect that the seen part keeps, with its interval: genuine over three quarters, an illusion under a
-        half, mixed between."""
+        nine tenths of the space, or so little that the seen parts of random subspaces do as much. other readers: the
+        unseen part alone has over half of the effect. Else by the share of the effect that the seen part keeps, with
+        its interval: genuine over three quarters, an illusion under a half, mixed between."""
         fldd = self.effects["learned"].fldd
         if fldd.value <= max(LEAST, *(each for each, _ in self.random)):
             return "no effect"
         kept = self.split.kept
         if kept is None or not 0 < self.split.chance <= MOST_SEEN:
             return "untested"
+        if self.effects["unseen part"].fldd.value > fldd.value / 2:
+            return "other readers"
         if kept.high < 0.5:
             return "illusion"
         if self.effects["seen part"].fldd.value <= max(each for each, _ in self.split.random):
@@ -190,17 +192,20 @@ def judge(
 ) -> Alignment:
     """What `frame` does on judged prompts, whole and in parts, beside the whole place, others and chance."""
     (size, rank), judged = frame.shape, prompts.judged
-    parts = {"seen part": within(frame, seen), "unseen part": within(frame, seen, False)}
+    known = seen.shape[1] > 0
+    parts = {"seen part": within(frame, seen), "unseen part": within(frame, seen, False)} if known else {}
     tried = {"learned": taken(frame)} | {name: taken(part) for name, part in parts.items()}
     tried |= {"whole site": whole} | {name: taken(f) for name, f in _untrained(prompts.learned, rank).items()}
     drawn = [each.to(frame.device) for each in random_frames(size, rank, DRAWS, seed)]
-    chance = [taken(each) for each in (*drawn, *(within(each, seen) for each in drawn))]
+    chance = [taken(each) for each in (*drawn, *(within(each, seen) for each in drawn if known))]
     found = said(judged, [nothing, *tried.values(), *chance])
     before = found.difference[0]
     effects = {name: _effect(found, 1 + row, before, seed) for row, name in enumerate(tried)}
     means = [_means(found, row, before) for row in range(1 + len(tried), len(found.difference))]
-    done, kept_of = (before - found.difference[row] for row in (1, 2))
-    kept = ratio_estimate(kept_of, done, seed) if abs(done.mean()) > FLAT else None
+    done, kept_of = (
+        before - found.difference[row] for row in (1, 2)
+    )  # the learned, and its seen part if any
+    kept = ratio_estimate(kept_of, done, seed) if known and abs(done.mean()) > FLAT else None
     share = float((seen.T @ frame).pow(2).sum()) / rank
     split = Split(readers, share, seen.shape[1] / size, kept, tuple(means[DRAWS:]))
     own = mean_estimate(before, seed)

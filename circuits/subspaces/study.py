@@ -15,18 +15,15 @@ from circuits.halves import JudgeOn
 from circuits.model import Model
 from circuits.progress import Progress, silent
 from circuits.prompts import PromptPair
-from circuits.subspaces.alignment import DRAWS, Alignment, Prompted, align, halved, prompted
+from circuits.subspaces.alignment import Alignment, Prompted, align, halved, prompted
 from circuits.subspaces.layer_search import Search, pulls, search
 from circuits.subspaces.place import Place, width
-from circuits.subspaces.steering import TIMES, Steering, agreeing, steer
+from circuits.subspaces.steering import DRAWS, TIMES, Steering, agreeing, steer
 from circuits.subspaces.swaps import require_counterfactual
 from circuits.subspaces.training import Recipe, require_rank
 
 Intent = Literal["context", "memory"]
 """Whose answer the source has: the corrupt prompt's, or the clean one's."""
-
-ARMS = 7
-"""What is patched beside random directions: the subspace, its parts, the site, three kinds of other directions."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def study(model: Model, pairs: Sequence[PromptPair], asked: Asked, progress: Pro
         prompts.new,
         require_counterfactual(prompts.judged),
         learned,
-        _passes(len(pairs), prompts, asked, searches),
+        _passes(len(pairs), prompts, asked, learned, searches),
         len(pairs) - len(used),
         searches,
         turned,
@@ -131,13 +128,20 @@ def _found(model: Model, searches: dict[Intent, Search]) -> Place:
     return Place("resid_post", max(layers))
 
 
-def _passes(n_pairs: int, prompts: Prompted, asked: Asked, searches: dict[Intent, Search] | None) -> Passes:
+def _passes(
+    n_pairs: int,
+    prompts: Prompted,
+    asked: Asked,
+    found: Sequence[Alignment],
+    searches: dict[Intent, Search] | None,
+) -> Passes:
     learned, judged = len(prompts.halves.discovery), len(prompts.halves.judged)
     seeks = not asked.readers and prompts.judged[0].place.in_stream
-    epochs, ranks = asked.recipe.epochs, len(asked.ranks)
+    epochs = asked.recipe.epochs
     whole = 2 * (learned + judged) + (2 * n_pairs if asked.knob else 0)
     if searches:
         whole += 2 * learned * len(searches)
-    each = 2 * learned * (epochs + 1 + 2 * seeks) + 2 * judged * (1 + ARMS + 2 * DRAWS)
+    trials = sum(1 + len(each.effects) + len(each.random) + len(each.split.random) for each in found)
+    above = 2 * learned * (epochs + 1 + 2 * seeks) * len(found) + 2 * judged * trials
     swept = (learned + judged) * len(TIMES) * (1 + DRAWS) if asked.knob else 0
-    return Passes(whole, ranks * each + swept, ranks * 2 * learned * (epochs + 1 + seeks))
+    return Passes(whole, above + swept, 2 * learned * (epochs + 1 + seeks) * len(found))

@@ -94,18 +94,15 @@ def _hooked(model: BridgeModel, swap: Swap, tokens: Tensor, sources: Tensor, kin
     return model.run(tokens, edit={site: edit}).logits
 
 
-@pytest.mark.parametrize("kind", ["resid_pre", "resid_post", "attn_out", "mlp_out"])
-def test_the_whole_site_is_what_hooks_patch(
-    tiny: Callable[[str], BridgeModel], covered: str, kind: str
-) -> None:
+def test_the_whole_site_is_what_hooks_patch(tiny: Callable[[str], BridgeModel], covered: str) -> None:
     model = tiny(covered)
-    (batch,) = make_batches(model, prompt_pairs(6, templates=1))
-    for at in (f"{kind}.1/S2", f"{kind}.{model.graph.n_layers - 1}"):
+    (batch,) = make_batches(model, prompt_pairs(3, templates=1))
+    for at in ("resid_pre.1/S2", "resid_post.0/S2", "attn_out.1/S2", "mlp_out.1/S2", "resid_post.2"):
         place = place_named(at, model.graph.n_layers)
         one, two = swaps(model, [batch], place)
         for swap, runs in ((one, (batch.clean, batch.corrupt)), (two, (batch.corrupt, batch.clean))):
             own = swap.logits((swap.value + whole(swap))[None])[0]
-            hooked = _hooked(model, swap, *runs, kind, place.layer)
+            hooked = _hooked(model, swap, *runs, place.kind, place.layer)
             torch.testing.assert_close(own, hooked, atol=2e-4, rtol=1e-4)
 
 
@@ -192,4 +189,17 @@ def test_readers_that_see_one_direction_alone_test_nothing() -> None:
     found = judge(_prompts(GENUINE), torch.eye(HIDDEN)[:, :1], torch.eye(HIDDEN)[:, :1])
     assert found.effects["seen part"].fldd.value == pytest.approx(100)
     assert [fldd for fldd, _ in found.split.random] == pytest.approx([100] * 20)
+    assert found.verdict == "untested"
+
+
+def test_what_others_read_is_not_called_an_illusion() -> None:
+    found = judge(_prompts(GENUINE), torch.eye(HIDDEN)[:, :1], torch.eye(HIDDEN)[:, 1:4])
+    assert found.effects["seen part"].fldd.value == 0
+    assert found.effects["unseen part"].fldd.value == pytest.approx(100)
+    assert found.verdict == "other readers"
+
+
+def test_without_readers_nothing_is_split() -> None:
+    found = judge(_prompts(GENUINE), torch.eye(HIDDEN)[:, :1], torch.zeros(HIDDEN, 0))
+    assert "seen part" not in found.effects
     assert found.verdict == "untested"
