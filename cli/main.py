@@ -18,6 +18,7 @@ from cli.listings import methods, models
 from cli.plan import plan
 from cli.run import run as run_study
 from cli.show import show
+from cli.subspace import subspace
 from cli.tasks_group import tasks_app
 from cli.train import train
 from cli.weights_group import weights_app
@@ -37,6 +38,7 @@ for command in (
     check,
     heads,
     intervene,
+    subspace,
     plan,
     models,
     methods,
