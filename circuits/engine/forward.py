@@ -119,8 +119,12 @@ class Attention:
     def pattern(
         self, q: Tensor, k: Tensor, before: KeysValues | None
     ) -> Float[Tensor, "prompt kv_head row query source"]:
-        """Softmax of scores."""
-        return self.scores(q, k, before).softmax(-1)
+        """Softmax of scores, and what the layer's rule makes of it where it has one."""
+        found = self.scores(q, k, before).softmax(-1)
+        if self.layer.rule is None:
+            return found
+        by_query = found.view(*found.shape[:3], q.shape[2], -1, found.shape[4])
+        return self.layer.rule(by_query).flatten(3, 4)
 
     def scores(
         self, q: Tensor, k: Tensor, before: KeysValues | None
