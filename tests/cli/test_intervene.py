@@ -200,7 +200,7 @@ def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "Say one thing to do: --knock-out, --mean, --scale, --attend or --repair."),
+        ([], "Say one thing to do: --knock-out, --mean, --scale, --attend, --interpolate,"),
         (["--mean", "--scale", "2"], "--mean and --scale cannot go together"),
         (["--knock-out", "--head", "a9.h1", "--head", "m1"], "a9.h1 is not in this model: it has 3 layers"),
         (["--knock-out", "--head", "m1"], "m1 is no head"),
