@@ -112,6 +112,7 @@ def _write_offsets(path: Path, done: Done) -> None:
         for name, value in result.learned.items()
     }
     save_file(named, path)
+    path.chmod(path.with_name(RECORD).stat().st_mode)  # safetensors writes a file for its owner alone
 
 
 def _rows(done: Done) -> Iterator[dict[str, Any]]:

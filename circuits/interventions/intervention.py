@@ -143,7 +143,9 @@ class Offset:
 
     @cached_property
     def vectors(self) -> Float[Tensor, "head d_head"]:
-        return self.learn(self.heads)
+        # It is asked for in the middle of a run without gradients.
+        with torch.inference_mode(False):
+            return self.learn(self.heads)
 
     def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
         rows = [row for row, head in enumerate(self.heads) if at.model.graph.node(head).layer == at.layer]

@@ -14,6 +14,7 @@ Cost: one forward pass a prompt, and for each step and head one of the layers fr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from circuits.batches import n_prompts
 from circuits.engine.head_runs import Change
 from circuits.errors import CircuitError
 from circuits.graph import Node
+from circuits.greedy import greedy
 from circuits.interventions.effect import DRAWS, random_heads
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
@@ -52,18 +54,14 @@ def score(model: Model, problem: Problem, options: SaharaOptions) -> Scores:
     graph = model.graph
     _require_room(model, n_prompts(problem.batches), options)
     shift = shift_of(model, problem, removal(model, problem.batches, options.ablation), options.rank)
-    alone, found = [0.0] * len(graph.heads), list[str]()
-    after: list[float] = []
-    for step in range(options.steps):
-        each = []
-        for done, head in enumerate(graph.heads):
-            each.append(-np.inf if head in found else shift([graph.node(name) for name in (*found, head)]))
-            problem.progress(
-                METHOD.name, step * len(graph.heads) + done + 1, options.steps * len(graph.heads)
-            )
-        alone = each if step == 0 else alone
-        found.append(graph.heads[int(np.argmax(each))])
-        after.append(max(each))
+    rounds = greedy(
+        graph.heads,
+        lambda names: shift([graph.node(name) for name in names]),
+        options.steps,
+        partial(problem.progress, METHOD.name),
+    )
+    found = [name for turn in rounds for name in turn.added]
+    after = [turn.worth for turn in rounds]
     random = [
         shift([graph.node(name) for name in other.values()])
         for other in random_heads(graph, found, (), DRAWS, problem.seed)
@@ -76,7 +74,13 @@ def score(model: Model, problem: Problem, options: SaharaOptions) -> Scores:
         "random_sets": random,
         "verdict": _verdict(found, after, random),
     }
-    return Scores(METHOD.name, graph.heads, np.array([alone]), unit="prompt set", details=details)
+    return Scores(
+        METHOD.name,
+        graph.heads,
+        np.array([[rounds[0].each[head] for head in graph.heads]]),
+        unit="prompt set",
+        details=details,
+    )
 
 
 def _require_room(model: Model, n: int, options: SaharaOptions) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,11 +26,17 @@ Answers = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Schedule:
-    """rate: step size of Adam. epochs: times that every prompt is seen. batch_size: prompts of one length a step."""
+    """rate: step size of Adam. epochs: times that every prompt is seen. batch_size: prompts of one length a step.
+
+    steps: where training ends, if that is before the epochs are over. floor: gradients well below it move nothing
+    (Adam's epsilon).
+    """
 
     rate: float
     epochs: int
     batch_size: int = 8
+    steps: int | None = None
+    floor: float = 1e-8
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,16 @@ def train(
     what: str = "training",
 ) -> None:
     """Changes `parameters` in place by Adam; the order of prompts is the seed's. One pass there and back a step."""
-    optimiser = torch.optim.Adam(parameters, lr=schedule.rate)
+    optimiser = torch.optim.Adam(parameters, lr=schedule.rate, eps=schedule.floor)
     order = np.random.default_rng([seed, 0x7A])
+    left = schedule.steps
     with torch.enable_grad():
         for epoch in range(schedule.epochs):
-            for example in in_turn(taught, schedule.batch_size, order):
+            for example in islice(in_turn(taught, schedule.batch_size, order), left):
                 optimiser.zero_grad()
                 torch.autograd.backward(loss(example))
                 optimiser.step()
+                left = None if left is None else left - 1
             progress(what, epoch + 1, schedule.epochs)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from role_network import RoleModel, letter_prompts
+from tiny_models import prompt_pairs
 from torch import Tensor
 
 from circuits.batches import make_batches
@@ -18,11 +21,13 @@ from circuits.errors import CircuitError, ModelError
 from circuits.interventions.intervention import Offset, edits
 from circuits.methods import METHODS
 from circuits.methods.method import Problem
+from circuits.methods.soft_head_selection import few_shot
 from circuits.metrics import logit_difference
 from circuits.model import Site
 from circuits.models.bridge import BridgeModel, load_model
 from circuits.scores import Scores
 from circuits.tuning.scales import adding, learned_offsets, merged
+from circuits.tuning.shares import Injected, last_outputs
 from circuits.tuning.training import Schedule, examples, final_state, in_turn, shuffled, surprise
 from tasks import TASKS
 
@@ -166,10 +171,77 @@ def test_other_heads_learn_offsets_of_their_own() -> None:
     assert replace(offset, heads=("a0.h3",)).vectors[0, 0] == 3
 
 
+# Soft head selection
+
+
+def test_what_is_injected_by_hooks_is_what_the_engine_mixes(
+    covered: str, tiny: Tiny, problem: MakeProblem
+) -> None:
+    model = tiny(covered)
+    weights = _weights(model)
+    shares = torch.rand(len(weights.layers), weights.n_heads, generator=torch.Generator().manual_seed(0))
+    for batch in problem(model, 4).batches:
+        vectors = last_outputs(weights, batch.clean)
+        sites = [Site("z", layer) for layer in range(len(weights.layers))]
+        own = model.run(batch.clean, capture=sites).captured
+        torch.testing.assert_close(
+            vectors, torch.stack([own[site][:, -1] for site in sites], 1), atol=1e-4, rtol=0
+        )
+
+        def mixed(z: Tensor, layer: int, given: Tensor = vectors) -> Tensor:
+            z = z.clone()
+            share = shares[layer][None, :, None]
+            z[:, -1] = (1 - share) * z[:, -1] + share * given[:, layer]
+            return z
+
+        edit = {site: partial(mixed, layer=site.layer) for site in sites}
+        hooked = model.run(batch.corrupt, edit=edit).logits
+        injected = Injected.of(weights, batch.corrupt, vectors)
+        torch.testing.assert_close(injected.logits(shares), hooked, atol=1e-4, rtol=0)
+        nothing = injected.logits(torch.zeros_like(shares))
+        torch.testing.assert_close(nothing, model.run(batch.corrupt).logits, atol=1e-4, rtol=0)
+
+
+def test_heads_that_carry_the_answer_to_the_last_token_are_injected_and_no_others(
+    planted: tuple[BridgeModel, Problem],
+) -> None:
+    scores = _score("soft-head-selection", *planted, steps=80)
+    carriers = {"a1.h4", "a2.h1", "a2.h3"}
+    assert set(scores.ranking()[:3]) == carriers
+    assert min(map(scores.of, carriers)) > 0.4
+    assert max(abs(scores.of(head)) for head in set(scores.components) - carriers) < 0.1
+    assert scores.details.get("signed", True)
+
+
+def test_a_head_that_puts_out_the_same_on_both_runs_stays_where_it_began() -> None:
+    model = RoleModel()
+    asked = Problem(make_batches(model, letter_prompts()), logit_difference)  # type: ignore[arg-type]
+    scores = _score("soft-head-selection", model, asked, steps=20)
+    assert scores.of("a0.h3") == 0  # it reads no value
+    assert scores.of("a1.h3") != 0
+
+
+def test_vectors_of_a_task_come_from_prompts_with_answered_ones_in_front(
+    gpt2: BridgeModel, problem: MakeProblem
+) -> None:
+    texts = {"clean": "Mary and John went to", "corrupt": "John and Mary went to", "positions": {}}
+    short = make_batches(gpt2, [replace(pair, **texts) for pair in prompt_pairs(5)])  # type: ignore[arg-type]
+    (bos, *words), answers = short[0].clean[0].tolist(), {a for b in short for (a,) in b.answers}
+    for found in few_shot(gpt2, short, 2, 0):
+        assert found[0] == bos
+        assert [found[1:6], found[7:12], found[13:]] == [words] * 3
+        assert {found[6], found[12]} <= answers
+    scores = _score("soft-head-selection", gpt2, Problem(short, logit_difference), shots=2, steps=5)
+    assert np.abs(scores.values).max() > 0
+    for shots, message in ((4, "makes prompts of 30 tokens, and tiny-gpt2 takes 24"), (5, "needs 6 prompts")):
+        with pytest.raises(CircuitError, match=message):
+            few_shot(gpt2, short, shots, 0)
+
+
 # Mistakes
 
 
-@pytest.mark.parametrize("method", ["lofit"])
+@pytest.mark.parametrize("method", ["lofit", "soft-head-selection"])
 def test_models_outside_the_engine_are_refused_by_name(method: str, tiny: Tiny, problem: MakeProblem) -> None:
     model = tiny("tiny-gptj")
     with pytest.raises(ModelError, match=f"{method} needs the exact engine"):
