@@ -19,6 +19,7 @@ from cli.plan import plan
 from cli.run import run as run_study
 from cli.tasks_group import tasks_app
 from cli.train import train
+from cli.tune import tune
 
 app = typer.Typer(
     name="circuit",
@@ -38,6 +39,7 @@ for command in (
     models,
     methods,
     train,
+    tune,
     export,
 ):
     app.command()(command)
