@@ -87,7 +87,7 @@ def tune(
         if not heads:
             raise CircuitError(f"The circuit of {chosen} holds no head. Name one with --head.")
         own, others = prompt_sets(held, loaded, tasks, pairs, seeded)
-        asked = Asked(schedule, circuit.heads, seeded)
+        asked = Asked(schedule, seeded)
         result = on_prompts(loaded, heads, _taught(held, own), (own, *others), asked, say)
     done = Done(held, loaded, chosen, asked, result)
     record = write(folder, done, force=force)

@@ -7,7 +7,7 @@ and on tasks that should not suffer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,10 +38,9 @@ DRAWS = 5
 
 @dataclass(frozen=True)
 class Asked:
-    """schedule: of every training. circuit: heads that random ones are drawn outside of, where others are left."""
+    """schedule: of every training."""
 
     schedule: Schedule
-    circuit: Collection[str] = ()
     seed: int = 0
     batch_size: int = 64
 
@@ -108,7 +107,7 @@ def tune(
     own, changes = learn(heads)
     wrong = learn(heads, shuffled(lessons, asked.seed))[0]
     everything = learn(model.graph.heads)[0]
-    others = random_heads(model.graph, heads, asked.circuit, DRAWS, asked.seed)
+    others = random_heads(model.graph, heads, (), DRAWS, asked.seed)
     rivals = {", ".join(other.values()): learn(tuple(other.values()))[0] for other in others}
     matched = sum(_layers(model, tuple(other.values())) == _layers(model, heads) for other in others)
     results = tuple(
