@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,6 +48,17 @@ def intervene(
             help="The last token's attention goes here alone: a position that prompts name; repeat for more."
         ),
     ] = None,
+    interpolate: Annotated[
+        float | None,
+        typer.Option(help="This share of heads' attention goes to each token's own position: 0 to 1."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Attention sinks give 60% of theirs to all other positions.")
+    ] = False,
+    offsets: Annotated[
+        bool,
+        typer.Option("--offsets", help="Learn a vector for each head, on other prompts, and add it."),
+    ] = False,
     repair: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +116,7 @@ def intervene(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print intervention.json, and nothing else.")] = False,
 ) -> None:
-    """Knock out, mean-ablate, scale or redirect heads, cut channels: what is answered then, by chance, downstream.
+    """Knock out, mean-ablate, scale, redirect or offset heads, cut channels: what is answered then, by chance, after.
 
     [bold]circuit intervene runs/ioi-plain-4l --knock-out --head a1.h7[/bold]
 
@@ -116,10 +128,22 @@ def intervene(
     from cli.intervention_output import Done, show, write
     from cli.render import progress
 
+    asked_for = {
+        "knock-out": knock_out,
+        "mean": mean,
+        "scale": scale,
+        "attend": attend,
+        "interpolate": None if interpolate is None else [interpolate],
+        "calibrate": calibrate,
+        "offsets": offsets,
+        "channel": None,  # see _channels
+        "repair": repair,
+    }
+    others = any(value for kind, value in asked_for.items() if kind != "scale")
     treatment = (
-        _channels(channel, scale or [], head or [], knock_out or mean or bool(attend) or bool(repair))
+        _channels(channel, scale or [], head or [], others)
         if channel
-        else _treatment(knock_out, mean, scale or [], attend or [], repair, onto or [], head or [])
+        else _treatment(asked_for, onto or [], head or [])
     )
     _require_one_source(task or [], form, prompts, repair)
     held, good = read_run(run), read_run(repair) if repair else None
@@ -147,36 +171,30 @@ def intervene(
     show(done, folder)
 
 
-def _treatment(
-    knock_out: bool,
-    mean: bool,
-    scale: list[float],
-    attend: list[str],
-    repair: Path | None,
-    onto: list[str],
-    heads: list[str],
-) -> Treatment:
+def _treatment(asked: Mapping[str, Any], onto: list[str], heads: list[str]) -> Treatment:
     """The one thing that is asked for. Raises CircuitError where there is none, or several."""
     import math
 
     from circuits.errors import CircuitError
     from circuits.interventions.run_intervention import Treatment
 
-    asked = {"knock-out": knock_out, "mean": mean, "scale": scale, "attend": attend, "repair": repair}
     kinds = [kind for kind, value in asked.items() if value]
     if len(kinds) != 1:
         given = f"; {' and '.join(f'--{kind}' for kind in kinds)} cannot go together" if kinds else ""
-        raise CircuitError(
-            f"Say one thing to do: --knock-out, --mean, --scale, --channel, --attend or --repair{given}."
-        )
-    if repair and heads:
+        *most, last = (f"--{kind}" for kind in asked)
+        raise CircuitError(f"Say one thing to do: {', '.join(most)} or {last}{given}.")
+    (kind,) = kinds
+    if kind == "repair" and heads:
         raise CircuitError("--repair finds the heads itself: leave --head out, or use --attend.")
-    if onto and not repair:
+    if onto and kind != "repair":
         raise CircuitError("--onto belongs to --repair. To tell heads where to attend, use --attend.")
-    if bad := [factor for factor in scale if not math.isfinite(factor)]:
-        raise CircuitError(f"--scale {bad[0]} is no factor. Give a finite number.")
-    unique = tuple(dict.fromkeys(heads))
-    return Treatment(kinds[0], unique, tuple(sorted(set(scale))), tuple(dict.fromkeys(attend or onto)))  # type: ignore[arg-type]
+    factors = tuple(asked[kind]) if kind in ("scale", "interpolate") else ()
+    if bad := [factor for factor in factors if not math.isfinite(factor)]:
+        raise CircuitError(f"--{kind} {bad[0]} is no factor. Give a finite number.")
+    if kind == "interpolate" and not 0 <= factors[0] <= 1:
+        raise CircuitError(f"--interpolate {factors[0]:g} is no share. Give a number from 0 to 1.")
+    places = tuple(dict.fromkeys(asked["attend"] or onto))
+    return Treatment(kind, tuple(dict.fromkeys(heads)), tuple(sorted(set(factors))), places)  # type: ignore[arg-type]
 
 
 def _channels(names: list[str], scale: list[float], heads: list[str], more: bool) -> Treatment:

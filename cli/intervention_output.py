@@ -98,10 +98,25 @@ def write(folder: Path, done: Done, *, force: bool) -> dict[str, Any]:
         if heads := list(_heads(done)):
             write_table(place / "heads.csv", pd.DataFrame(heads))
         write_text(place / "report.md", report)
+        if any(result.learned for result in done.results):
+            _write_offsets(place / "offsets.safetensors", done)
         for name, content in pictures.items():
             (place / name).write_bytes(content)
         write_page(folder_page(place))
     return kept
+
+
+def _write_offsets(path: Path, done: Done) -> None:
+    """One vector a head and layer, named by the prompt set where there are several."""
+    from safetensors.torch import save_file
+
+    named = {
+        f"{result.prompts.task}.{name}" if len(done.results) > 1 else name: value.cpu().contiguous().clone()
+        for result in done.results
+        for name, value in result.learned.items()
+    }
+    save_file(named, path)
+    path.chmod(path.with_name(RECORD).stat().st_mode)  # safetensors writes a file for its owner alone
 
 
 def _rows(done: Done) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from circuits.interventions.run_intervention import Result, Treatment
     from circuits.interventions.sweep import Sweep
 
+OFFSETS = (
+    "Offsets are learned from prompts that nothing is judged on; the random heads were trained in the same way, each "
+    "set on its own. offsets.safetensors holds them, and what they add to the bias of attention, layer by layer."
+)
 OVERRIDE = (
     "What the override is told: where to attend in every prompt, judged prompts too. Where that is what is wrong, it "
     "knows much of the answer; where it is a named position, it knows the layout. So the figures are no accuracy "
@@ -41,6 +45,12 @@ def treatment_words(treatment: Treatment, result: Result) -> str:
         return f"Replacing what {named} put out by the mean over prompts"
     if kind == "knock-out":
         return f"Knocking out {named}"
+    if kind == "interpolate":
+        return f"Moving {treatment.factors[0]:.0%} of the attention of {named} to each token itself"
+    if kind == "calibrate":
+        return f"Taking 60% of their attention from the sinks of {named}"
+    if kind == "offsets":
+        return f"Adding learned offsets to {named}"
     told = result.repair.told if result.repair else {", ".join(treatment.onto): result.heads}
     from circuits.interventions.repair import WRONG
 
@@ -242,3 +252,5 @@ def result_lines(treatment: Treatment, result: Result) -> Iterator[str]:
     yield downstream_words(result.downstream)
     if treatment.kind == "repair":
         yield OVERRIDE
+    if treatment.kind == "offsets":
+        yield OFFSETS

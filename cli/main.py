@@ -21,6 +21,7 @@ from cli.show import show
 from cli.subspace import subspace
 from cli.tasks_group import tasks_app
 from cli.train import train
+from cli.tune import tune
 from cli.weights_group import weights_app
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ for command in (
     models,
     methods,
     train,
+    tune,
     export,
 ):
     app.command()(command)

@@ -119,8 +119,12 @@ class Attention:
     def pattern(
         self, q: Tensor, k: Tensor, before: KeysValues | None
     ) -> Float[Tensor, "prompt kv_head row query source"]:
-        """Softmax of scores."""
-        return self.scores(q, k, before).softmax(-1)
+        """Softmax of scores, and what the layer's rule makes of it where it has one."""
+        found = self.scores(q, k, before).softmax(-1)
+        if self.layer.rule is None:
+            return found
+        by_query = found.view(*found.shape[:3], q.shape[2], -1, found.shape[4])
+        return self.layer.rule(by_query).flatten(3, 4)
 
     def scores(
         self, q: Tensor, k: Tensor, before: KeysValues | None
@@ -244,12 +248,17 @@ class Step(NamedTuple):
         return Step(before, z, between, after, self.attention)
 
 
+Changing = Callable[[int, Tensor], Tensor]
+"""Layer, z [prompt, column, head, d_head] -> what passes instead; differentiable where a gradient is asked for."""
+
+
 def steps(
     weights: Weights,
     x: Float[Tensor, "prompt column d_model"],
     *,
     behind: Trace | None = None,
     answer_alone: bool = False,
+    changing: Changing = lambda layer, z: z,
 ) -> Iterator[Step]:
     """Runs the embedded columns `x` layer by layer; what a step holds can be dropped before the next.
 
@@ -266,7 +275,7 @@ def steps(
         n = 1 if answer_alone and depth + 1 == len(weights.layers) else x.shape[1]
         q, k, v = at.project(normed, first, x.shape[1] - n)
         prefix = None if behind is None else behind.attention[depth].until(first)
-        z = at.mix(at.pattern(q, k, prefix), v, prefix)[0]
+        z = changing(depth, at.mix(at.pattern(q, k, prefix), v, prefix)[0])
         x = x[:, -n:]
         between = x + layer.out(z.flatten(2))
         x = between + mlp(layer, x if weights.parallel else between)

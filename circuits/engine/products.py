@@ -73,6 +73,7 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and len(x) >= FEW_ROWS
+        and not weight.requires_grad  # its backward pass knows no gradient of weights
         and (weight.is_contiguous() or weight.T.is_contiguous())  # else oneDNN takes its slow reference path
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

@@ -19,6 +19,9 @@ from circuits.engine.products import product
 
 Activation = Callable[[Tensor], Tensor]
 
+PatternRule = Callable[[Tensor], Tensor]
+"""Pattern of a layer behind the softmax, [prompt, kv_head, row, query, group, source] -> the one that is used."""
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -58,7 +61,8 @@ class Layer:
     """One block. query, key, value: d_model -> head * d_head (key and value: kv heads).
 
     joint: the three side by side, where they lie so in memory (GPT-2). query_norm, key_norm: over d_head, before
-    rotation (Qwen3). gate: of a gated MLP. scale: of attention scores.
+    rotation (Qwen3). gate: of a gated MLP. scale: of attention scores. rule: what becomes of the pattern, see
+    circuits.engine.patterns.
     """
 
     attention_norm: Norm
@@ -75,6 +79,7 @@ class Layer:
     joint: Affine | None = None
     query_norm: Norm | None = None
     key_norm: Norm | None = None
+    rule: PatternRule | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ outside the circuit; random positions are as many in each prompt, and named by n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,9 +58,18 @@ def answers(
 ) -> Answers:
     """One forward pass a prompt, on clean prompts. Raises CircuitError where the metric is no number."""
     require_single_tokens(batches, "An intervention")
+    return answers_of(
+        batches, metric, lambda batch: model.run(batch.clean, edit=edits(model, batch, interventions)).logits
+    )
+
+
+def answers_of(
+    batches: Sequence[Batch], metric: Metric, run: Callable[[Batch], Float[torch.Tensor, "prompt vocab"]]
+) -> Answers:
+    """The same of whatever runs. Raises as `answers` does."""
     parts = []
     for batch in batches:
-        logits = model.run(batch.clean, edit=edits(model, batch, interventions)).logits
+        logits = run(batch)
         sides = batch.answers, batch.distractors
         rows = (metric(logits, *sides), preferred(logits, *sides), *(correct(logits, side) for side in sides))
         parts.append(torch.stack([row.double() for row in rows]).cpu())
@@ -157,7 +166,7 @@ class Control:
         return self.metric.reached > 0
 
 
-def _band(own: float, changes: Sequence[float]) -> Band:
+def band(own: float, changes: Sequence[float]) -> Band:
     # What is equal but for rounding counts as reached, which errs on the side of a larger p-value.
     way = -1 if own < 0 else 1
     reached = sum(way * change >= way * own - 1e-9 for change in changes)
@@ -218,9 +227,7 @@ def controls(
             tuple(words for other, words, _ in found if other == kind),
             sum(map(_matched, others)) if kind == "random heads" else None,
             *(
-                _band(
-                    own[i], [c[i] for c, (other, _, _) in zip(changes, found, strict=True) if other == kind]
-                )
+                band(own[i], [c[i] for c, (other, _, _) in zip(changes, found, strict=True) if other == kind])
                 for i in range(2)
             ),
         )

@@ -6,14 +6,15 @@ where a head's attention is told where to go, z of the last token is the mean of
 read off the residual stream of the same run, so interventions upstream are felt. A channel, one direction that a
 head writes, is closed by a change of z too (see circuits.weight_reading.channels).
 Sources: Merullo et al. 2023 (arXiv 2310.08744), section 5, for attention; Yu et al. 2023 (arXiv 2310.15910), section
-5, for value vectors.
+5, for value vectors; Ahn et al. 2025 (HeadHunter, arXiv 2506.10978) for interpolation; Yin et al. 2024 (LoFiT, arXiv
+2406.01563) for offsets; sinks: see circuits.interventions.sinks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -26,8 +27,10 @@ from circuits.engine.forward import Attention
 from circuits.engine.weights import Weights
 from circuits.errors import CircuitError
 from circuits.graph import Graph
+from circuits.interventions.sinks import calibrated
 from circuits.model import Edit, Model, Site
 from circuits.patching import engine_weights, require_engine
+from circuits.roles.attention import pattern
 from circuits.weight_reading.channels import Channel, scaling
 from circuits.weight_reading.heads import require_weights
 
@@ -81,12 +84,10 @@ class Attend:
     reads_stream = True
 
     def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
-        weights = engine_weights(at.model, z.shape[1])
-        assert weights is not None, "see require_possible"
-        assert at.before is not None, "edits remember it for who reads the stream"
-        row = self.onto(at.batch).to(at.before)
+        weights, before = read(at, z.shape[1])
+        row = self.onto(at.batch).to(before)
         row = row / row.sum(-1, keepdim=True)
-        told = torch.einsum("bp,bphd->bhd", row, values(weights, at.layer, at.before)[:, :, heads])
+        told = torch.einsum("bp,bphd->bhd", row, values(weights, at.layer, before)[:, :, heads])
         z[:, -1, heads] = told.to(z.dtype)
 
 
@@ -121,7 +122,69 @@ class Channels:
             z[:, :, index] = (z[:, :, index].double() @ matrix).to(z.dtype)
 
 
-Intervention = Scale | Mean | Attend | Channels
+@dataclass(frozen=True)
+class Interpolate:
+    """A share of every row of attention moved to the query's own position: A' = (1 - share) A + share I.
+
+    So z moves as far towards the token's own value vector. Needs the engine's weights.
+    """
+
+    heads: tuple[str, ...]
+    share: float
+    reads_stream = True
+
+    def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
+        weights, before = read(at, z.shape[1])
+        own = values(weights, at.layer, before)[:, :, heads]
+        z[:, :, heads] = torch.lerp(z[:, :, heads].float(), own, self.share).to(z.dtype)
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Attention to sinks times `factor`, the rest of it handed to the other positions. Needs the engine's weights."""
+
+    heads: tuple[str, ...]
+    factor: float = 0.4
+    reads_stream = True
+
+    def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
+        weights, before = read(at, z.shape[1])
+        told = calibrated(pattern(weights, at.layer, before)[:, heads], self.factor)
+        v = values(weights, at.layer, before)[:, :, heads]
+        z[:, :, heads] = torch.einsum("bhqs,bshd->bqhd", told, v).to(z.dtype)
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A learned vector added to what each head puts out, at every position.
+
+    learn: trains the vectors of whichever heads it is asked for, so that other heads get their own.
+    """
+
+    heads: tuple[str, ...]
+    learn: Callable[[tuple[str, ...]], Float[Tensor, "head d_head"]]
+    reads_stream = False
+
+    @cached_property
+    def vectors(self) -> Float[Tensor, "head d_head"]:
+        # It is asked for in the middle of a run without gradients.
+        with torch.inference_mode(False):
+            return self.learn(self.heads)
+
+    def change(self, z: Float[Tensor, "prompt pos head d_head"], heads: list[int], at: Place) -> None:
+        rows = [row for row, head in enumerate(self.heads) if at.model.graph.node(head).layer == at.layer]
+        z[:, :, heads] += self.vectors[rows].to(z)
+
+
+def read(at: Place, length: int) -> tuple[Weights, Float[Tensor, "prompt pos d_model"]]:
+    """What an intervention that reads the stream reads of it, and by which weights."""
+    weights = engine_weights(at.model, length)
+    assert weights is not None, "see require_possible"
+    assert at.before is not None, "edits remember it for who reads the stream"
+    return weights, at.before
+
+
+Intervention = Scale | Mean | Attend | Interpolate | Calibrate | Offset | Channels
 
 
 def edits(model: Model, batch: Batch, interventions: Sequence[Intervention]) -> dict[Site, Edit]:
@@ -166,7 +229,7 @@ def require_possible(model: Model, batches: Sequence[Batch], interventions: Sequ
     if twice := sorted({head for head in named if named.count(head) > 1}):
         raise CircuitError(f"{', '.join(twice)} would be changed twice. Name each head once.")
     if any(i.reads_stream for i in interventions):
-        require_engine(model, batches, "Telling heads where to attend")
+        require_engine(model, batches, "Changing where heads attend")
 
 
 def require_heads(graph: Graph, names: Sequence[str]) -> None:

@@ -6,11 +6,15 @@ judged on: the run's discovery half, or the first half of prompts that no run kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from circuits.batches import Batch, make_batches
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.batches import Batch, first_prompts, make_batches
 from circuits.donors import mean_donor
 from circuits.errors import CircuitError, PromptError
 from circuits.evaluation.run_evaluation import PromptSet
@@ -18,9 +22,12 @@ from circuits.interventions.downstream import Downstream, downstream
 from circuits.interventions.effect import Control, Effect, answers, controls, effect
 from circuits.interventions.intervention import (
     Attend,
+    Calibrate,
     Channels,
+    Interpolate,
     Intervention,
     Mean,
+    Offset,
     Onto,
     Scale,
     require_heads,
@@ -40,16 +47,27 @@ from circuits.interventions.sweep import Sweep, Toward, sweep
 from circuits.metrics import metric_named
 from circuits.model import Model
 from circuits.progress import Progress, silent
+from circuits.removal import require, weights_of
+from circuits.tuning.scales import learned_offsets, merged
+from circuits.tuning.training import Schedule, examples
 from circuits.weight_reading.channels import n_components, parse_channels
 from circuits.weight_reading.heads import require_weights
 
-Kind = Literal["knock-out", "mean", "scale", "attend", "repair", "channel"]
+Kind = Literal[
+    "knock-out", "mean", "scale", "attend", "repair", "interpolate", "calibrate", "offsets", "channel"
+]
+
+OFFSET_PROMPTS = 64
+"""Tuning prompts that offsets are learned from: a training for the heads themselves and for each control."""
+
+OFFSET_SCHEDULE = Schedule(rate=1e-2, epochs=5)
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to `heads`. factors: of "scale", several are a sweep. onto: named positions for "attend" and
-    "repair"; the wrong ones where "repair" names none. channels: of "channel", by name, such as a1.h4:0."""
+    """What is done to `heads`. factors: of "scale", several are a sweep; the share of "interpolate". onto: named
+    positions for "attend" and "repair"; the wrong ones where "repair" names none. channels: of "channel", by name,
+    such as a1.h4:0."""
 
     kind: Kind
     heads: tuple[str, ...] = ()
@@ -68,7 +86,10 @@ class Circuitry:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it on one set of prompts. heads: those that were changed (a repair chooses them)."""
+    """What came of it on one set of prompts. heads: those that were changed (a repair chooses them).
+
+    learned: what each head's output is offset by, and by layer what that makes of the bias of attention.
+    """
 
     prompts: PromptSet
     heads: tuple[str, ...]
@@ -77,6 +98,7 @@ class Result:
     downstream: Downstream | None
     sweep: Sweep | None = None
     repair: Repair | None = None
+    learned: Mapping[str, Float[Tensor, "_"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +116,8 @@ def intervene(
 ) -> Result:
     """One prompt set. Raises CircuitError for heads that the model lacks, positions that prompts do not name."""
     require_heads(model.graph, treatment.heads)
-    tuning, judged = _halves(model, prompts, asked.batch_size, choosing=len(treatment.factors) > 1)
+    choosing = len(treatment.factors) > 1 or treatment.kind == "offsets"
+    tuning, judged = _halves(model, prompts, asked.batch_size, choosing=choosing)
     tried = None
     if len(treatment.factors) > 1:
         tried = sweep(
@@ -108,7 +131,9 @@ def intervene(
             seed=asked.seed,
             progress=progress,
         )
-    done = _intervention(model, treatment, prompts, tuning, judged, tried.chosen if tried else None)
+    done = _intervention(
+        model, treatment, prompts, tuning, judged, tried.chosen if tried else None, asked.seed
+    )
     return _result(model, [done], prompts, judged, asked, progress, tried=tried)
 
 
@@ -159,7 +184,19 @@ def _result(
     chance = controls(model, judged, metric, done, circuit=outside, seed=asked.seed, progress=progress)
     later = downstream(model, judged, done, asked.circuit.scores, asked.seed, asked.circuit.heads)
     heads = tuple(head for some in done for head in some.heads)
-    return Result(prompts, heads, effect(before, after, asked.seed), chance, later, tried, fixed)
+    learned = {
+        name: value for some in done if isinstance(some, Offset) for name, value in _learned(model, some)
+    }
+    return Result(prompts, heads, effect(before, after, asked.seed), chance, later, tried, fixed, learned)
+
+
+def _learned(model: Model, offset: Offset) -> Iterator[tuple[str, Float[Tensor, "_"]]]:
+    weights = model.weights
+    assert weights is not None, "see require_possible"
+    yield from zip(offset.heads, offset.vectors, strict=True)
+    nodes = [model.graph.node(head) for head in offset.heads]
+    for layer, bias in merged(weights, nodes, offset.vectors).items():
+        yield f"a{layer}.bias", bias
 
 
 def _halves(
@@ -185,6 +222,7 @@ def _intervention(
     tuning: tuple[Batch, ...],
     judged: tuple[Batch, ...],
     factor: float | None,
+    seed: int,
 ) -> Intervention:
     """Raises CircuitError where it cannot be done on these prompts."""
     done: Intervention
@@ -197,7 +235,22 @@ def _intervention(
         components = n_components(require_weights(model, "A channel"))
         named = parse_channels(treatment.channels, model.graph, components)
         done = Channels(named, (*treatment.factors, 0.0)[0])
+    elif treatment.kind == "interpolate":
+        done = Interpolate(treatment.heads, *treatment.factors)
+    elif treatment.kind == "calibrate":
+        done = Calibrate(treatment.heads)
+    elif treatment.kind == "offsets":
+        require(model, (*tuning, *judged), "--offsets")
+        done = Offset(treatment.heads, partial(_learn, model, first_prompts(tuning, OFFSET_PROMPTS), seed))
     else:
         done = Scale(treatment.heads, factor if factor is not None else (*treatment.factors, 0.0)[0])
     require_possible(model, judged, [done])
     return done
+
+
+def _learn(
+    model: Model, tuning: tuple[Batch, ...], seed: int, heads: tuple[str, ...]
+) -> Float[Tensor, "head d_head"]:
+    nodes = [model.graph.node(head) for head in heads]
+    weights = weights_of(model, tuning)
+    return learned_offsets(weights, nodes, examples(tuning), OFFSET_SCHEDULE, seed)

@@ -137,6 +137,31 @@ def test_a_sweep_chooses_on_other_prompts_and_states_every_factor(circuit: Invok
     assert {"factor -1, tuning", "factor 2, judged", "the intervention"} <= set(table["what"])
 
 
+def test_movers_that_look_at_themselves_answer_no_more_and_interpolation_by_nothing_is_nothing(
+    circuit: Invoke, made: Path
+) -> None:
+    assert _correct(_record(circuit, made, "--interpolate", "1", *MOVERS, "--pairs", "8")) < 0.2
+    same = _record(circuit, made, "--interpolate", "0", *MOVERS, "--pairs", "8")
+    assert same["asked"]["factors"] == [0]
+    assert abs(same["results"][0]["effect"]["metric"]["change"]["value"]) < 1e-4
+
+
+@pytest.mark.slow
+def test_offsets_are_learned_on_other_prompts_and_written(circuit: Invoke, made: Path) -> None:
+    from safetensors.torch import load_file
+
+    record = _record(circuit, made, "--offsets", "--head", "a2.h1", "--head", "a1.h4", "--pairs", "6")
+    assert _correct(record) == 1
+    assert len(record["results"][0]["controls"][0]["drawn"]) == 20
+    written = load_file("out/offsets.safetensors")
+    assert {name: len(value) for name, value in written.items()} == {
+        "a1.h4": 48, "a2.h1": 48, "a1.bias": 288, "a2.bias": 288
+    }  # fmt: skip
+    first = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    _record(circuit, made, "--offsets", "--head", "a2.h1", "--head", "a1.h4", "--pairs", "6")
+    assert first == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+
 def test_on_another_task_and_on_own_prompts(circuit: Invoke, made: Path, tmp_path: Path) -> None:
     words = ("--knock-out", *MOVERS, "--pairs", "6")
     record = _record(circuit, made, *words, "--task", "ioi", "--form", "distractors")
@@ -234,12 +259,14 @@ def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Pa
         (["--channel", "a1.h4:0", "--scale", "0", "--scale", "2"], "takes one finite --scale"),
         (["--channel", "a1.h4:48"], "heads have 48 components here, 0 to 47"),
         (["--channel", "a1.h4"], "'a1.h4' names no channel"),
-        ([], "Say one thing to do: --knock-out, --mean, --scale, --channel, --attend or --repair."),
+        ([], "Say one thing to do: --knock-out, --mean, --scale, --attend, --interpolate,"),
         (["--mean", "--scale", "2"], "--mean and --scale cannot go together"),
         (["--knock-out", "--head", "a9.h1", "--head", "m1"], "a9.h1 is not in this model: it has 3 layers"),
         (["--knock-out", "--head", "m1"], "m1 is no head"),
         (["--attend", "RIGHT"], "names RIGHT: they name IO, S1, S2, S1+1, END"),
         (["--scale", "nan"], "--scale nan is no factor"),
+        (["--interpolate", "1.5"], "--interpolate 1.5 is no share. Give a number from 0 to 1."),
+        (["--offsets", "--calibrate"], "--calibrate and --offsets cannot go together"),
         (["--scale", "1e300"], "no finite number: activations overflow"),
         (["--knock-out", "--onto", "S1"], "--onto belongs to --repair"),
         (["--knock-out", "--form", "plain"], "say which with --task"),
