@@ -15,6 +15,7 @@ from cli.heads import heads
 from cli.import_ import import_
 from cli.intervene import intervene
 from cli.listings import methods, models
+from cli.mlp import mlp
 from cli.plan import plan
 from cli.run import run as run_study
 from cli.tasks_group import tasks_app
@@ -34,6 +35,7 @@ for command in (
     check,
     heads,
     intervene,
+    mlp,
     plan,
     models,
     methods,
