@@ -19,6 +19,7 @@ from cli.mlp import mlp
 from cli.plan import plan
 from cli.run import run as run_study
 from cli.tasks_group import tasks_app
+from cli.tokens import tokens
 from cli.train import train
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ for command in (
     plan,
     models,
     methods,
+    tokens,
     train,
     export,
 ):

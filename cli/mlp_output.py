@@ -114,7 +114,7 @@ def _last(last: Overconfidence) -> Table:
 def _words(found: Sequence[MlpReading], last: Overconfidence, text: str) -> Iterator[str]:
     best = max(found, key=lambda each: each.regression.r2)
     yield (
-        f"Heads and one vector tell most of {best.mlp}: R^2 {number(best.regression.r2)} on prompts that were not "
+        f"Heads and one vector tell {best.mlp} best: R^2 {number(best.regression.r2)} on prompts that were not "
         f"fitted (highest of {len(best.regression.shuffled)} shuffled fits "
         f"{number(max(best.regression.shuffled))})."
     )

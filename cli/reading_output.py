@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Table:
-    """name: of its CSV file. rows: values as they are; lines: how many the terminal shows, all where None.
+    """name: of its CSV file. rows: values as they are; lines: how many the terminal shows: all where None, and at 0 not even the title.
 
     note: what is said below it, and nothing where it is empty.
     """
@@ -85,6 +85,8 @@ def _show(reading: Reading, folder: Path | None) -> None:
 
     say(reading.title)
     for part in reading.tables:
+        if part.lines == 0:
+            continue
         say("")
         table(part.columns, part.cells(part.lines), title=part.title, numeric=part.numeric)
         if part.note:
