@@ -17,9 +17,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Table:
-    """name: of its CSV file. rows: values as they are; lines: how many the terminal shows: all where None, and at 0 not even the title.
-
-    note: what is said below it, and nothing where it is empty.
+    """name: of its CSV file. rows: values as they are; lines: how many the terminal shows: all where None, and at 0
+    not even the title. note: what is said below it, and nothing where it is empty.
     """
 
     name: str
