@@ -49,20 +49,20 @@ def zero_donor() -> Donor:
     return Donor()
 
 
-def mean_donor(model: Model, batches: Sequence[Batch]) -> Donor:
+def mean_donor(model: Model, batches: Sequence[Batch], *, corrupt_alone: bool = False) -> Donor:
     """Mean ablation: each component's mean output at each token position (counted from the start), in fp32; and the
     mean embedding, as what `Site("input", 0)` carries, for edges that leave it.
 
-    The mean is over the clean and the corrupt prompts of `batches`, so that neither behaviour is favoured; past
-    the longest of them the last position's mean is used. Where answers are whole strings every row counts, so a
-    prompt as often as its strings have tokens. Two forward passes a batch.
+    The mean is over the clean and the corrupt prompts of `batches`, so that neither behaviour is favoured, or over
+    the corrupt ones alone; past the longest of them the last position's mean is used. Where answers are whole
+    strings every row counts, so a prompt as often as its strings have tokens. Two forward passes a batch, or one.
     """
     longest = max(batch.clean.shape[1] for batch in batches)
     sites = (Site("input", 0), *component_sites(model.graph))
     sums: dict[Site, Tensor] = {}
     counts = torch.zeros(longest, device=model.device)
     for batch in batches:
-        for tokens in (batch.clean, batch.corrupt):
+        for tokens in (batch.corrupt,) if corrupt_alone else (batch.clean, batch.corrupt):
             length = tokens.shape[1]
             counts[:length] += len(tokens)
             for site, value in model.run(tokens, capture=sites).captured.items():

@@ -15,11 +15,13 @@ from cli.heads import heads
 from cli.import_ import import_
 from cli.intervene import intervene
 from cli.listings import methods, models
+from cli.mlp import mlp
 from cli.plan import plan
 from cli.run import run as run_study
 from cli.show import show
 from cli.subspace import subspace
 from cli.tasks_group import tasks_app
+from cli.tokens import tokens
 from cli.train import train
 from cli.tune import tune
 from cli.weights_group import weights_app
@@ -40,9 +42,11 @@ for command in (
     heads,
     intervene,
     subspace,
+    mlp,
     plan,
     models,
     methods,
+    tokens,
     train,
     tune,
     export,

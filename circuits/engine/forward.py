@@ -156,9 +156,9 @@ class Attention:
         if before is not None:
             earlier = pattern[..., :n_before].flatten(2, 3) @ before.values
             z = z + earlier.view_as(z)
-        prompts, kv_heads, rows, _, d_head = z.shape
+        prompts, kv_heads, rows, n, d_head = z.shape
         groups = self.weights.n_heads // kv_heads
-        z = z.view(prompts, kv_heads, rows, -1, groups, d_head).permute(2, 0, 3, 1, 4, 5)
+        z = z.view(prompts, kv_heads, rows, n // groups, groups, d_head).permute(2, 0, 3, 1, 4, 5)
         return z.flatten(3, 4)
 
 
