@@ -30,9 +30,10 @@ from circuits.greedy import greedy
 from circuits.interventions.effect import DRAWS, random_heads
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
-from circuits.rehearsal import rehearsed
+from circuits.rehearsal import FEW, rehearsed
 from circuits.removal import RemovalOptions, head_runs, removal, require
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class SaharaOptions(RemovalOptions):
@@ -132,11 +133,16 @@ def _verdict(found: Sequence[str], after: Sequence[float], random: Sequence[floa
     return [f"Greedy set: {grown}. {chance}"]
 
 
+def work(model: Model, problem: Problem, options: SaharaOptions) -> Workload:
+    """Told by trying, on as many prompts as the rank takes."""
+    return rehearsed(score, model, problem, options, model.graph.heads, prompts=max(FEW, options.rank))
+
+
 METHOD = Method(
     name="sahara",
     summary="how far the space that the prompts' last states span turns without a head; and a greedy set",
     paper="Zhou et al. 2024, arXiv 2410.13708",
     options=SaharaOptions,
     score=score,
-    work=lambda model, problem, options: rehearsed(score, model, problem, options, model.graph.heads),
+    work=work,
 )
