@@ -30,7 +30,7 @@ from circuits.greedy import greedy
 from circuits.interventions.effect import DRAWS, random_heads
 from circuits.methods.method import Method, Problem
 from circuits.model import Model
-from circuits.rehearsal import FEW, rehearsed
+from circuits.rehearsal import rehearsed
 from circuits.removal import RemovalOptions, head_runs, removal, require
 from circuits.scores import Scores
 from circuits.work import Workload
@@ -134,8 +134,10 @@ def _verdict(found: Sequence[str], after: Sequence[float], random: Sequence[floa
 
 
 def work(model: Model, problem: Problem, options: SaharaOptions) -> Workload:
-    """Told by trying, on as many prompts as the rank takes."""
-    return rehearsed(score, model, problem, options, model.graph.heads, prompts=max(FEW, options.rank))
+    """Told by trying, at rank 1, for the rank costs nothing and few prompts span little."""
+    _require_room(model, n_prompts(problem.batches), options)
+    first = options.model_copy(update={"rank": 1})
+    return rehearsed(score, model, problem, first, model.graph.heads)
 
 
 METHOD = Method(
