@@ -33,6 +33,7 @@ from circuits.model import Model
 from circuits.rehearsal import rehearsed
 from circuits.removal import RemovalOptions, head_runs, removal, require
 from circuits.scores import Scores
+from circuits.work import Workload
 
 
 class SaharaOptions(RemovalOptions):
@@ -132,11 +133,18 @@ def _verdict(found: Sequence[str], after: Sequence[float], random: Sequence[floa
     return [f"Greedy set: {grown}. {chance}"]
 
 
+def work(model: Model, problem: Problem, options: SaharaOptions) -> Workload:
+    """Told by trying, at rank 1, for the rank costs nothing and few prompts span little."""
+    _require_room(model, n_prompts(problem.batches), options)
+    first = options.model_copy(update={"rank": 1})
+    return rehearsed(score, model, problem, first, model.graph.heads)
+
+
 METHOD = Method(
     name="sahara",
     summary="how far the space that the prompts' last states span turns without a head; and a greedy set",
     paper="Zhou et al. 2024, arXiv 2410.13708",
     options=SaharaOptions,
     score=score,
-    work=lambda model, problem, options: rehearsed(score, model, problem, options, model.graph.heads),
+    work=work,
 )
