@@ -31,8 +31,18 @@ def _commands() -> list[str]:
     return [line for line in lines if line.startswith("circuit ") and "--help" not in line]
 
 
+FEWER = {
+    "weights observables": ("--pairs", "8"),
+    "weights low-rank": ("--pairs", "8", "--top", "1"),
+    "subspace plain-6l": ("--pairs", "16", "--epochs", "1"),
+    "mlp plain-6l": ("--pairs", "8", "--layer", "0"),
+    "tokens plain-4l": ("--pairs", "2", "--runs", "1", "--steps", "20"),
+}
+
+
 def _small(words: list[str]) -> list[str]:
     """The same command on few prompts."""
+    words = [*words, *FEWER.get(" ".join(words[:2]), ())]
     if words[0] == "evaluate":
         return [*words, "--pairs", "6", "--skip", "minimality", "--skip", "tests"]
     if words[0] == "run":
