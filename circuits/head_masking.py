@@ -17,6 +17,7 @@ from torch import Tensor
 from circuits.engine.forward import Attention, mlp
 from circuits.engine.weights import Weights
 from circuits.graph import Graph
+from circuits.interventions.effect import random_heads
 
 Mask = Bool[Tensor, "layer head"]
 
@@ -27,6 +28,19 @@ def mask_of(graph: Graph, heads: Sequence[str]) -> Mask:
     for node in map(graph.node, heads):
         mask[node.layer, node.index] = True
     return mask
+
+
+def random_sets(
+    graph: Graph, heads: Sequence[str], n: int, seed: int
+) -> tuple[tuple[tuple[str, ...], ...], bool]:
+    """Up to n sets of other heads, as many in each layer; of any layer, and False, where none is so."""
+    drawn = [tuple(other[head] for head in heads) for other in random_heads(graph, heads, (), n, seed)]
+    alike = [some for some in drawn if _layers(graph, some) == _layers(graph, heads)]
+    return tuple(alike or drawn), bool(alike)
+
+
+def _layers(graph: Graph, heads: Sequence[str]) -> list[int]:
+    return sorted(graph.node(head).layer for head in heads)
 
 
 def masked_residual(

@@ -16,6 +16,7 @@ from cli.import_ import import_
 from cli.intervene import intervene
 from cli.listings import methods, models
 from cli.plan import plan
+from cli.rank import rank
 from cli.run import run as run_study
 from cli.tasks_group import tasks_app
 from cli.train import train
@@ -35,6 +36,7 @@ for command in (
     heads,
     intervene,
     plan,
+    rank,
     models,
     methods,
     train,

@@ -8,7 +8,7 @@ circuits.head_masking.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,7 @@ from jaxtyping import Float
 from circuits.batches import by_prompt
 from circuits.errors import CircuitError
 from circuits.evaluation.faithfulness import Estimate
-from circuits.head_masking import Mask, mask_of, masked_residual
-from circuits.graph import Graph
-from circuits.interventions.effect import random_heads
+from circuits.head_masking import Mask, mask_of, masked_residual, random_sets
 from circuits.metrics import correct
 from circuits.progress import Progress, silent
 from circuits.roles.needles import needles
@@ -66,20 +64,14 @@ def masking_test(
             f"{evidence.model.name} has {len(graph.heads)} heads, so the first {len(heads)} cannot be masked and "
             "others held against them. Give a smaller --mask-top."
         )
-    others = random_heads(graph, heads, (), draws, evidence.seed)
-    alike = [other for other in others if _layers(graph, other) == _layers(graph, other.values())]
-    drawn = tuple(tuple(other[head] for head in heads) for other in alike or others)
+    drawn, same_layers = random_sets(graph, heads, draws, evidence.seed)
     random = []
     for done, some in enumerate(drawn):
         random.append(float(accuracy(evidence, mask_of(graph, some)).mean()))
         progress("masking", done + 1, len(drawn))
     own = (accuracy(evidence), accuracy(evidence, mask_of(graph, heads)))
     whole, masked = (_estimate(each, evidence.seed) for each in own)
-    return Masking(tuple(heads), len(own[0]), whole, masked, drawn, tuple(random), bool(alike))
-
-
-def _layers(graph: Graph, heads: Iterable[str]) -> list[int]:
-    return sorted(graph.node(head).layer for head in heads)
+    return Masking(tuple(heads), len(own[0]), whole, masked, drawn, tuple(random), same_layers)
 
 
 @torch.inference_mode()

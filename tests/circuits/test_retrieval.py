@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from role_network import D_HEAD, N, TOKEN, RoleModel, letter_prompts
+from role_network import D_HEAD, TOKEN, N, RoleModel, letter_prompts
 from tiny_models import prompt_pairs
 
 from circuits.batches import make_batches
@@ -117,7 +117,7 @@ def test_prompts_of_a_task_stand_for_needles(tiny: Tiny) -> None:
 
 
 def test_a_length_that_does_not_fit_is_named() -> None:
-    with pytest.raises(CircuitError, match="A prompt of 4 tokens .* copier .*give a --length from 9 to 20"):
+    with pytest.raises(CircuitError, match=r"A prompt of 4 tokens .* copier .*give a --length from 9 to 20"):
         score(ROLES.load("retrieval"), replace(copier(), length=4))
 
 
