@@ -56,6 +56,8 @@ def _role(scored: RoleScores, masked: Masking | None) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     if scored.groups:
         extras["groups"] = {name: _group(scored, name) for name in scored.groups}
+    if scored.features:
+        extras["place_modulo_ten"] = {name: one._asdict() for name, one in scored.features.items()}
     if masked:
         extras["masking"] = {**asdict(masked), "p_value": masked.p_value}
     return {
@@ -248,6 +250,11 @@ def _pictures(found: Roles, model: str, graph: Graph) -> Iterator[tuple[str, byt
         yield f"heatmap-{name}.png", png(heatmap(graph, scored.scores, title=title, signed=False))
 
 
+def _features(scored: RoleScores) -> Iterator[tuple[str, ...]]:
+    for name, one in scored.features.items():
+        yield name, str(one.n), number(one.accuracy), number(one.shuffled)
+
+
 def _best(scored: RoleScores) -> Iterator[tuple[str, ...]]:
     """Of each part of the samples, the head that scores most."""
     for name in scored.groups:
@@ -283,6 +290,12 @@ def _sections(found: Roles, kept: Mapping[str, Any]) -> Iterator[str]:
         yield table(("head", "score", "95% interval", "p"), rows)
         if scored.groups:
             yield table(("part", "samples", "chance", "best head", "score"), list(_best(scored)))
+        if scored.features:
+            yield (
+                "Place modulo ten, by a probe of numbers, in what the first MLP makes of each class (numbers: "
+                "decades held out), beside probes of shuffled places:"
+            )
+            yield table(("class", "words", "right", "shuffled"), list(_features(scored)))
         if role.name in found.masked:
             yield f"Masking: {masking_words(found.masked[role.name])}"
         yield f"![{role.name}](heatmap-{role.name}.png)"

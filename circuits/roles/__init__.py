@@ -9,6 +9,6 @@ ROLES = Registry(
     package="circuits.roles",
     attribute="ROLE",
     without=frozenset(
-        {"role", "attention", "writes", "needles", "masking", "repeats", "statistics", "rhythm"}
+        {"role", "attention", "writes", "needles", "masking", "repeats", "statistics", "rhythm", "mod_ten"}
     ),
 )

@@ -23,6 +23,7 @@ from circuits.errors import CircuitError, ModelError
 from circuits.model import Model
 from circuits.patching import engine_weights
 from circuits.progress import Progress, silent
+from circuits.roles.mod_ten import Reading
 from circuits.scores import Scores
 from circuits.statistics import Interval, adjust_pvalues, bootstrap_interval
 
@@ -110,6 +111,7 @@ class Measured:
     Each is in [0, 1], but where the role's definition says that it is in tokens.
     chance: what a head without the role scores on average. counts: whether samples are 0 or 1, each 1 by chance
     with that probability. groups: parts of the samples that have a chance level of their own, by name.
+    features: what a probe of the model says beside the heads, by class.
     """
 
     samples: Float[Tensor, "sample head"]
@@ -117,6 +119,7 @@ class Measured:
     chance: float
     counts: bool = False
     groups: Mapping[str, Group] = field(default_factory=dict)
+    features: Mapping[str, Reading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class RoleScores:
     chance: float
     p_values: Float[np.ndarray, "head"]
     groups: Mapping[str, Group] = field(default_factory=dict)
+    features: Mapping[str, Reading] = field(default_factory=dict)
 
     def top(self, n: int) -> tuple[int, ...]:
         """Columns of the n heads that score highest, highest first."""
@@ -186,7 +190,8 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
     samples = found.samples.double().cpu().numpy()
     scores = Scores(role.name, evidence.model.graph.heads, samples, unit=found.unit)
     interval = bootstrap_interval(samples, seed=evidence.seed)
-    return RoleScores(role, scores, interval, found.chance, _p_values(scores, found), found.groups)
+    p_values = _p_values(scores, found)
+    return RoleScores(role, scores, interval, found.chance, p_values, found.groups, found.features)
 
 
 def score_all(

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from circuits.batches import continuation
 from circuits.engine.weights import Weights
 from circuits.model import Model
+from circuits.roles.mod_ten import Reading, read_all
 from circuits.roles.role import Evidence, Group, Measured, Role
 from circuits.roles.writes import raised, through_first_mlp, written
 
@@ -52,11 +54,15 @@ CLASSES = {
 
 
 class Ordered(NamedTuple):
-    """A class as a tokenizer has it: its tokens, and (place of a token, place of its successor)."""
+    """A class as a tokenizer has it: its tokens, and (column of a token, column of its successor).
+
+    places: of the tokens in the class, from 1.
+    """
 
     tokens: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
     name: str
+    places: tuple[int, ...]
 
 
 def ordered_classes(model: Model) -> tuple[Ordered, ...]:
@@ -75,7 +81,7 @@ def _ordered(model: Model, words: Sequence[str], cyclic: bool, before: str, name
     kept = {number: n for n, number in enumerate(place)}
     steps = ((n, (n + 1) % len(words)) for n in range(len(words) if cyclic else len(words) - 1))
     pairs = tuple((kept[a], kept[b]) for a, b in steps if a in kept and b in kept)
-    return Ordered(tuple(place.values()), pairs, name)
+    return Ordered(tuple(place.values()), pairs, name, tuple(number + 1 for number in place))
 
 
 def _single(model: Model, text: str) -> Iterator[int]:
@@ -95,7 +101,19 @@ def measure(evidence: Evidence) -> Measured | None:
     samples = torch.cat([_succeeds(evidence.weights, one, evidence.model.device) for one in classes])
     sizes = [len(one.tokens) for one in classes for _ in one.pairs]
     chance = sum(1 / n for n in sizes) / len(sizes)
-    return Measured(samples.float(), "pair", chance, counts=True, groups=_groups(classes))
+    features = mod_ten(evidence, classes)
+    return Measured(samples.float(), "pair", chance, counts=True, groups=_groups(classes), features=features)
+
+
+def mod_ten(evidence: Evidence, classes: Sequence[Ordered]) -> dict[str, Reading]:
+    """Place modulo ten in what the first MLP makes of each class; see circuits.roles.mod_ten."""
+    found = {}
+    for one in classes:
+        tokens = torch.tensor(one.tokens, device=evidence.model.device)
+        vectors = through_first_mlp(evidence.weights, tokens).double().cpu().numpy()
+        found[one.name] = (vectors, np.array(one.places))
+    numbers = next((name for name in found if name.startswith("numbers")), "")
+    return read_all(found, numbers, evidence.seed)
 
 
 def _groups(classes: Sequence[Ordered]) -> dict[str, Group]:

@@ -19,6 +19,7 @@ from circuits.models.bridge import BridgeModel
 from circuits.roles import ROLES
 from circuits.roles.attention import patterns
 from circuits.roles.masking import accuracy, masking_test
+from circuits.roles.mod_ten import read_all
 from circuits.roles.needles import NEEDLE, needles, told
 from circuits.roles.repeats import blocks, earlier
 from circuits.roles.rhythm import rhythm
@@ -298,3 +299,28 @@ def test_every_class_has_a_chance_of_its_own() -> None:
     assert name == "capital letters"
     assert chance == pytest.approx(1 / 26)
     assert measured.samples[rows].shape == (25, 8)
+
+
+# Place modulo ten
+
+
+def test_a_planted_digit_is_read_in_decades_and_classes_that_the_probe_has_not_seen() -> None:
+    draw = np.random.default_rng(0)
+    directions, other = draw.normal(size=(10, 24)), draw.normal(size=24)
+    places = np.arange(1, 101)
+
+    def vectors(where: np.ndarray) -> np.ndarray:
+        return directions[where % 10] + np.outer(where / 50, other)
+
+    months = np.arange(1, 13)
+    noise = draw.normal(size=(12, 24))
+    classes = {
+        "numbers": (vectors(places), places),
+        "months": (vectors(months), months),
+        "noise": (noise, months),
+    }
+    found = read_all(classes, "numbers", 0)
+    assert found["numbers"].accuracy == found["months"].accuracy == 1
+    assert found["noise"].accuracy < 0.5
+    assert max(one.shuffled for one in found.values()) < 0.25
+    assert read_all({"numbers": (vectors(places[:19]), places[:19])}, "numbers", 0) == {}
