@@ -12,7 +12,9 @@ from cli.guard import guarded
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
-    from circuits.roles.role import Evidence, Role
+    from circuits.progress import Progress
+    from circuits.roles.masking import Masking
+    from circuits.roles.role import Evidence, Role, RoleScores
     from cli.prompt_source import Prompts
 
 PAIRS = 64
@@ -41,13 +43,35 @@ def heads(
             "--role",
             "-r",
             help="A role; repeat for more, all that can be measured if not given. By random tokens: previous-token, "
-            "duplicate-token, induction. By weights: copying, successor. By a task's prompts: name-mover, "
-            "negative-mover, s-inhibition, content-gatherer.",
+            "duplicate-token, induction, razor-echo, razor-induction. By weights: copying, successor. By a task's "
+            "prompts: name-mover, negative-mover, s-inhibition, content-gatherer, task-kv. By either: retrieval, "
+            "semantic-retrieval, sink, distance, windowed-distance, future-influence.",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many heads of each role to show.")] = 3,
     pairs: Annotated[
         int | None, typer.Option(min=2, help="How many prompts; 64 of a task, all of yours, if not given.")
+    ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Tokens of a needle prompt, for the retrieval roles without a task; 64 if not given."
+        ),
+    ] = None,
+    mask_top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Mask the first N heads of each role, and random ones of the same layers, and say what stays right "
+            "of the task's answers, or of needles where there is no task.",
+        ),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also write head lists into --output/export: duo-attention, razor-attention, compress-kv or json; "
+            "repeat for more."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds random tokens, the task's prompts, intervals.")] = 0,
     device: Annotated[
@@ -65,16 +89,21 @@ def heads(
     [bold]circuit heads plain-6l --task ioi[/bold]
 
     [bold]circuit heads gpt2 --role induction --role successor --output gpt2-heads[/bold]
+
+    [bold]circuit heads plain-6l --role retrieval --mask-top 4[/bold]
     """
+    from circuits.head_lists import require_exports
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.roles.role import score_all
     from circuits.runs import check_output
-    from cli.heads_output import RECORD, Roles, record, show, write
+    from cli.heads_output import RECORD, Roles, export_files, record, show, write
     from cli.prompt_source import own_prompts
     from cli.render import progress
 
-    wanted = _roles(role)
+    wanted, exports = _roles(role), tuple(dict.fromkeys(export or ()))
+    require_exports(exports)
+    _require_folder(exports, output)
     own = own_prompts(task, prompts, corrupt_prompts) if task or prompts or corrupt_prompts else None
     source = find_model(model)
     if output:
@@ -82,19 +111,39 @@ def heads(
     with progress(quiet=json) as say:
         loaded = load_model(source, device=device, dtype=dtype)
         drawn = _drawn(loaded, task, own, form, pairs, seed)
-        evidence = _evidence(loaded, drawn, seed)
+        evidence = replace(_evidence(loaded, drawn, seed), length=length)
         for named in wanted if role else ():
             named.require(evidence)
-        found = Roles(*score_all(wanted, evidence, say), drawn)
+        measured, left_out = score_all(wanted, evidence, say)
+        found = Roles(measured, left_out, drawn, _masked(measured, evidence, mask_top, say))
     kept = record(found, loaded, seed)
+    lists = export_files(found, kept, loaded.graph, exports)
     if output:
-        write(output, found, kept, loaded.graph, force=force)
+        write(output, found, kept, evidence, lists, force=force)
     if json:
         from circuits.records import json_text
 
         print(json_text(kept), end="")
         return
     show(found, loaded.name, top, output)
+
+
+def _require_folder(exports: tuple[str, ...], output: Path | None) -> None:
+    from circuits.errors import CircuitError
+
+    if exports and not output:
+        raise CircuitError(f"--export {exports[0]} writes files: say where with --output FOLDER.")
+
+
+def _masked(
+    measured: tuple[RoleScores, ...], evidence: Evidence, n: int | None, say: Progress
+) -> dict[str, Masking]:
+    from circuits.roles.masking import masking_test
+
+    if n is None:
+        return {}
+    first = {one.role.name: [one.scores.components[place] for place in one.top(n)] for one in measured}
+    return {name: masking_test(evidence, heads, progress=say) for name, heads in first.items()}
 
 
 def _roles(names: list[str] | None) -> tuple[Role, ...]:

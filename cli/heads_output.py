@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.prompt_source import Prompts
-from cli.wording import number, p_value
+from cli.wording import number, p_value, share
 
 if TYPE_CHECKING:
     from circuits.graph import Graph
     from circuits.models.bridge import BridgeModel
-    from circuits.roles.role import RoleScores
+    from circuits.roles.masking import Masking
+    from circuits.roles.role import Evidence, RoleScores
 
 RECORD, FORMAT_VERSION = "heads.json", 1
 """heads.json, by which the folder is known, and its version."""
@@ -22,11 +24,15 @@ IN_REPORT = 10
 
 
 class Roles(NamedTuple):
-    """left_out: role -> why it was not measured. prompts: those of the task, where one was given."""
+    """left_out: role -> why it was not measured. prompts: those of the task, where one was given.
+
+    masked: role -> what its first heads' masking does, where that was asked for.
+    """
 
     measured: tuple[RoleScores, ...]
     left_out: Mapping[str, str]
     prompts: Prompts | None
+    masked: Mapping[str, Masking] = {}
 
 
 def record(found: Roles, model: BridgeModel, seed: int) -> dict[str, Any]:
@@ -39,12 +45,21 @@ def record(found: Roles, model: BridgeModel, seed: int) -> dict[str, Any]:
         "model": {"name": model.name, "weights_sha256": weights_hash(model.directory)},
         "prompts": prompts and {"task": prompts.name, "form": prompts.form, "n": len(prompts.pairs)},
         "seed": seed,
-        "roles": {scored.role.name: _role(scored) for scored in found.measured},
+        "roles": {
+            scored.role.name: _role(scored, found.masked.get(scored.role.name)) for scored in found.measured
+        },
         "left_out": dict(found.left_out),
     }
 
 
-def _role(scored: RoleScores) -> dict[str, Any]:
+def _role(scored: RoleScores, masked: Masking | None) -> dict[str, Any]:
+    extras: dict[str, Any] = {}
+    if scored.groups:
+        extras["groups"] = {name: _group(scored, name) for name in scored.groups}
+    if scored.features:
+        extras["place_modulo_ten"] = {name: one._asdict() for name, one in scored.features.items()}
+    if masked:
+        extras["masking"] = {**asdict(masked), "p_value": masked.p_value}
     return {
         "definition": scored.role.definition,
         "paper": scored.role.paper,
@@ -52,7 +67,16 @@ def _role(scored: RoleScores) -> dict[str, Any]:
         "unit": scored.scores.unit,
         "chance": scored.chance,
         "heads": {line.pop("head"): line for line in _lines(scored)},
+        **extras,
     }
+
+
+def _group(scored: RoleScores, name: str) -> dict[str, Any]:
+    """A part of the samples by itself."""
+    rows, chance = scored.groups[name]
+    part = scored.scores.samples[rows]
+    values = dict(zip(scored.scores.components, part.mean(0).tolist(), strict=True))
+    return {"samples": len(part), "chance": chance, "scores": values}
 
 
 def _lines(scored: RoleScores) -> Iterator[dict[str, Any]]:
@@ -90,6 +114,8 @@ def show(found: Roles, model: str, n: int, folder: Path | None) -> None:
     ]
     if rows:
         table(COLUMNS, rows, title=f"Heads of {model}{_on(found)}", numeric=("score", "chance", "p"))
+    for name, masked in found.masked.items():
+        say(f"{name}: {masking_words(masked)}")
     for name, reason in found.left_out.items():
         note(f"{name} is left out: it {reason}.")
     if folder:
@@ -98,24 +124,112 @@ def show(found: Roles, model: str, n: int, folder: Path | None) -> None:
         )
 
 
+def masking_words(masked: Masking) -> str:
+    """What is left of what the model gets right."""
+    if masked.p_value is None:
+        control = "there are no other heads to mask"
+    else:
+        mean = sum(masked.random) / len(masked.random)
+        where = "the same layers" if masked.same_layers else "any layer"
+        control = (
+            f"random heads of {where} masked: {mean:.1%} (mean of {len(masked.random)} draws, "
+            f"p = {p_value(masked.p_value)})"
+        )
+    return (
+        f"with {', '.join(masked.heads)} looking evenly, {share(masked.masked)} of the tokens asked for are right, "
+        f"of {share(masked.whole)} before; {control}."
+    )
+
+
+def export_files(
+    found: Roles, kept: Mapping[str, Any], graph: Graph, formats: tuple[str, ...]
+) -> dict[str, bytes]:
+    """Head lists in the named formats, by file name. Raises CircuitError for a role that is missing."""
+    from circuits.head_lists import EXPORTS, HeadList
+
+    scores = {one.role.name: one.scores.values.reshape(graph.n_layers, -1) for one in found.measured}
+    samples = {one.role.name: len(one.scores.samples) for one in found.measured}
+    model = kept["model"]
+    about = {
+        "model": model["name"],
+        "weights_sha256": model["weights_sha256"],
+        "prompts": kept["prompts"],
+        "seed": kept["seed"],
+        "samples": samples,
+    }
+    heads = HeadList(graph, scores, about)
+    return {name: content for one in formats for name, content in EXPORTS[one](heads).items()}
+
+
 def _on(found: Roles) -> str:
     return f", prompts of {found.prompts.name}" if found.prompts else ""
 
 
-def write(folder: Path, found: Roles, kept: Mapping[str, Any], graph: Graph, *, force: bool) -> None:
+def write(
+    folder: Path,
+    found: Roles,
+    kept: Mapping[str, Any],
+    evidence: Evidence,
+    lists: Mapping[str, bytes],
+    *,
+    force: bool,
+) -> None:
     """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
+    import pandas as pd
+
     from circuits.records import write_json, write_table, write_text
     from circuits.runs import writing_run
     from cli.page.heads_page import folder_page
     from cli.page.page import write_page
 
+    graph = evidence.model.graph
     with writing_run(folder, force, RECORD) as place:
         write_json(place / RECORD, kept)
+        for name, content in lists.items():
+            (place / "export" / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / "export" / name).write_bytes(content)
         write_table(place / "heads.csv", _table(found, graph))
+        if groups := _group_rows(found):
+            write_table(place / "groups.csv", pd.DataFrame(groups))
+        if _RHYTHM & {scored.role.name for scored in found.measured}:
+            write_table(place / "tokens.csv", pd.DataFrame(_token_rows(evidence)))
         write_text(place / "report.md", _report(found, kept))
         for name, content in _pictures(found, kept["model"]["name"], graph):
             (place / name).write_bytes(content)
         write_page(folder_page(place))
+
+
+_RHYTHM = {"distance", "windowed-distance", "future-influence"}
+"""Roles beside which the same is written token by token."""
+
+
+def _group_rows(found: Roles) -> list[dict[str, Any]]:
+    """One row a head and part of a role's samples."""
+    return [
+        {"role": scored.role.name, "group": name, "head": head, "score": value}
+        | {"samples": group["samples"], "chance": group["chance"]}
+        for scored in found.measured
+        for name in scored.groups
+        for group in (_group(scored, name),)
+        for head, value in group["scores"].items()
+    ]
+
+
+def _token_rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """One row a token: what local and global heads do there."""
+    from circuits.roles.rhythm import rhythm
+
+    found = rhythm(evidence)
+    for prompt, (tokens, waad, fai) in enumerate(zip(found.tokens, found.waad, found.fai, strict=True)):
+        for place, token in enumerate(tokens):
+            spelled = evidence.model.token_string(token)
+            yield {
+                "prompt": prompt,
+                "position": place,
+                "token": spelled,
+                "waad": waad[place],
+                "fai": fai[place],
+            }
 
 
 def _table(found: Roles, graph: Graph) -> Any:
@@ -141,6 +255,20 @@ def _pictures(found: Roles, model: str, graph: Graph) -> Iterator[tuple[str, byt
         yield f"heatmap-{name}.png", png(heatmap(graph, scored.scores, title=title, signed=False))
 
 
+def _features(scored: RoleScores) -> Iterator[tuple[str, ...]]:
+    for name, one in scored.features.items():
+        yield name, str(one.n), number(one.accuracy), number(one.shuffled)
+
+
+def _best(scored: RoleScores) -> Iterator[tuple[str, ...]]:
+    """Of each part of the samples, the head that scores most."""
+    for name in scored.groups:
+        group = _group(scored, name)
+        head = max(group["scores"], key=group["scores"].__getitem__)
+        score = number(group["scores"][head])
+        yield name, str(group["samples"]), number(group["chance"], 4), head, score
+
+
 def _report(found: Roles, kept: Mapping[str, Any]) -> str:
     return "\n\n".join(_sections(found, kept)) + "\n"
 
@@ -150,10 +278,11 @@ def _sections(found: Roles, kept: Mapping[str, Any]) -> Iterator[str]:
 
     yield f"# Heads of {kept['model']['name']}"
     yield (
-        f"Every head has a score between 0 and 1 for each role{_on(found)}; seed {kept['seed']}. Intervals are 95% "
-        "bootstrap intervals of the mean over samples. Chance is what a head without the role scores on average; "
-        "p is for scoring no more than that, one-sided, corrected over all heads (Holm). A small p says that a head "
-        "differs from chance, not that the role is what it is for: that takes an intervention."
+        f"Every head has a score for each role{_on(found)}, between 0 and 1 but where it is in tokens; seed "
+        f"{kept['seed']}. Intervals are 95% bootstrap intervals of the mean over samples. Chance is what a head "
+        "without the role scores on average; p is for scoring no more than that, one-sided, corrected over all heads "
+        "(Holm). A small p says that a head differs from chance, not that the role is what it is for: that takes an "
+        "intervention."
     )
     for scored in found.measured:
         role, scores = scored.role, scored.scores
@@ -164,6 +293,16 @@ def _sections(found: Roles, kept: Mapping[str, Any]) -> Iterator[str]:
         )
         rows = [(row[0], *row[1:3], row[4]) for row in _rows(scored, IN_REPORT)]
         yield table(("head", "score", "95% interval", "p"), rows)
+        if scored.groups:
+            yield table(("part", "samples", "chance", "best head", "score"), list(_best(scored)))
+        if scored.features:
+            yield (
+                "Place modulo ten, by a probe of numbers, in what the first MLP makes of each class (numbers: "
+                "decades held out), beside probes of shuffled places:"
+            )
+            yield table(("class", "words", "right", "shuffled"), list(_features(scored)))
+        if role.name in found.masked:
+            yield f"Masking: {masking_words(found.masked[role.name])}"
         yield f"![{role.name}](heatmap-{role.name}.png)"
     if found.left_out:
         yield "## Left out"

@@ -17,6 +17,7 @@ from cli.intervene import intervene
 from cli.listings import methods, models
 from cli.mlp import mlp
 from cli.plan import plan
+from cli.rank import rank
 from cli.run import run as run_study
 from cli.show import show
 from cli.subspace import subspace
@@ -44,6 +45,7 @@ for command in (
     subspace,
     mlp,
     plan,
+    rank,
     models,
     methods,
     tokens,

@@ -1,4 +1,4 @@
-"""The roles of attention heads, one file each: what a head of that role does, as a number between 0 and 1."""
+"""The roles of attention heads, one file each: what a head of that role does, as a number."""
 
 from __future__ import annotations
 
@@ -8,5 +8,7 @@ ROLES = Registry(
     kind="role",
     package="circuits.roles",
     attribute="ROLE",
-    without=frozenset({"role", "attention", "writes"}),
+    without=frozenset(
+        {"role", "attention", "writes", "needles", "masking", "repeats", "statistics", "rhythm", "mod_ten"}
+    ),
 )

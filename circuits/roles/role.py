@@ -1,4 +1,4 @@
-"""A role of heads: a definition that gives every head of a model a number between 0 and 1, beside its chance level.
+"""A role of heads: a definition that gives every head of a model a number, mostly a share, beside its chance level.
 
 The one idea: a score is a mean over independent draws (random sequences, prompts or tokens), so it has a standard
 error; and what a head without the role would score is known beforehand, so it can be held against that.
@@ -6,9 +6,10 @@ error; and what a head without the role would score is known beforehand, so it c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from circuits.errors import CircuitError, ModelError
 from circuits.model import Model
 from circuits.patching import engine_weights
 from circuits.progress import Progress, silent
+from circuits.roles.mod_ten import Reading
 from circuits.scores import Scores
 from circuits.statistics import Interval, adjust_pvalues, bootstrap_interval
 
@@ -34,12 +36,16 @@ SMALLEST_ERROR = 1e-6
 
 @dataclass(frozen=True)
 class Evidence:
-    """What roles are measured on. batches: prompts of a task, called `task`; none where there is no task."""
+    """What roles are measured on. batches: prompts of a task, called `task`; none where there is no task.
+
+    length: tokens of a needle prompt; as many as are usual where None.
+    """
 
     model: Model
     batches: tuple[Batch, ...] = ()
     task: str = ""
     seed: int = 0
+    length: int | None = None
 
     def __post_init__(self) -> None:
         require_single_tokens(self.batches, "A role of heads")
@@ -91,18 +97,29 @@ class Evidence:
         return bool(self.batches) and all(position in p.positions for b in self.batches for p in b.pairs)
 
 
+class Group(NamedTuple):
+    """Some of a role's samples that belong together: which rows, and what a head without the role scores on them."""
+
+    rows: slice
+    chance: float
+
+
 @dataclass(frozen=True)
 class Measured:
-    """samples: one row a draw, heads in the order of the graph, each in [0, 1]. unit: what the rows are draws of.
+    """samples: one row a draw, heads in the order of the graph. unit: what the rows are draws of.
 
+    Each is in [0, 1], but where the role's definition says that it is in tokens.
     chance: what a head without the role scores on average. counts: whether samples are 0 or 1, each 1 by chance
-    with that probability.
+    with that probability. groups: parts of the samples that have a chance level of their own, by name.
+    features: what a probe of the model says beside the heads, by class.
     """
 
     samples: Float[Tensor, "sample head"]
     unit: str
     chance: float
     counts: bool = False
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    features: Mapping[str, Reading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,8 @@ class RoleScores:
     interval: Interval
     chance: float
     p_values: Float[np.ndarray, "head"]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    features: Mapping[str, Reading] = field(default_factory=dict)
 
     def top(self, n: int) -> tuple[int, ...]:
         """Columns of the n heads that score highest, highest first."""
@@ -171,7 +190,8 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
     samples = found.samples.double().cpu().numpy()
     scores = Scores(role.name, evidence.model.graph.heads, samples, unit=found.unit)
     interval = bootstrap_interval(samples, seed=evidence.seed)
-    return RoleScores(role, scores, interval, found.chance, _p_values(scores, found))
+    p_values = _p_values(scores, found)
+    return RoleScores(role, scores, interval, found.chance, p_values, found.groups, found.features)
 
 
 def score_all(

@@ -3,7 +3,8 @@
 Score: share of ordered pairs (Monday, Tuesday) in which the head's OV circuit, fed what the first layer's MLP makes
 of the first member, raises the second above all other members of the class that the tokenizer has as one token.
 Source: Gould et al. 2023 (Successor Heads, arXiv 2312.09230); the classes are the paper's, with and without a space
-before, and more than a half is the paper's cut-off. Classes of fewer than three tokens are left out.
+before, and more than a half is the paper's cut-off; Roman numerals, which the paper holds out, are one of them here.
+Classes of fewer than three tokens are left out, and each has a score and a chance level of its own beside the mean.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from circuits.batches import continuation
 from circuits.engine.weights import Weights
 from circuits.model import Model
-from circuits.roles.role import Evidence, Measured, Role
+from circuits.roles.mod_ten import Reading, read_all
+from circuits.roles.role import Evidence, Group, Measured, Role
 from circuits.roles.writes import raised, through_first_mlp, written
 
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
@@ -27,6 +30,7 @@ _NUMBERS = (
     "eighteen nineteen twenty"
 )
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth"
+_ROMAN = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI XVII XVIII XIX XX"
 _LETTERS = " ".join("abcdefghijklmnopqrstuvwxyz")
 
 
@@ -34,41 +38,50 @@ def _prefixes(words: str) -> str:
     return " ".join(word[:3] for word in words.split())
 
 
-CLASSES = (
-    (" ".join(map(str, range(1, 201))), False),
-    (_NUMBERS, False),
-    (_ORDINALS, False),
-    (_DAYS, True),
-    (_prefixes(_DAYS), True),
-    (_MONTHS, True),
-    (_prefixes(_MONTHS), True),
-    (_LETTERS.upper(), False),
-    (_LETTERS, False),
-)
+CLASSES = {
+    "numbers": (" ".join(map(str, range(1, 201))), False),
+    "number words": (_NUMBERS, False),
+    "ordinals": (_ORDINALS, False),
+    "days": (_DAYS, True),
+    "short days": (_prefixes(_DAYS), True),
+    "months": (_MONTHS, True),
+    "short months": (_prefixes(_MONTHS), True),
+    "capital letters": (_LETTERS.upper(), False),
+    "letters": (_LETTERS, False),
+    "Roman numerals": (_ROMAN, False),
+}
 """Words in order, and whether the last is followed by the first."""
 
 
 class Ordered(NamedTuple):
-    """A class as a tokenizer has it: its tokens, and (place of a token, place of its successor)."""
+    """A class as a tokenizer has it: its tokens, and (column of a token, column of its successor).
+
+    places: of the tokens in the class, from 1.
+    """
 
     tokens: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
+    name: str
+    places: tuple[int, ...]
 
 
 def ordered_classes(model: Model) -> tuple[Ordered, ...]:
     """The classes of which the tokenizer has three tokens or more, two of them neighbours; each once."""
-    found = (
-        _ordered(model, words.split(), cyclic, before) for words, cyclic in CLASSES for before in (" ", "")
-    )
-    return tuple(dict.fromkeys(one for one in found if len(one.tokens) > 2 and one.pairs))
+    found: dict[tuple[int, ...], Ordered] = {}
+    for name, (words, cyclic) in CLASSES.items():
+        for before, variant in ((" ", name), ("", f"{name} without a space")):
+            one = _ordered(model, words.split(), cyclic, before, variant)
+            if len(one.tokens) > 2 and one.pairs:
+                found.setdefault(one.tokens, one)
+    return tuple(found.values())
 
 
-def _ordered(model: Model, words: Sequence[str], cyclic: bool, before: str) -> Ordered:
+def _ordered(model: Model, words: Sequence[str], cyclic: bool, before: str, name: str) -> Ordered:
     place = {number: token for number, word in enumerate(words) for token in _single(model, before + word)}
     kept = {number: n for n, number in enumerate(place)}
     steps = ((n, (n + 1) % len(words)) for n in range(len(words) if cyclic else len(words) - 1))
     pairs = tuple((kept[a], kept[b]) for a, b in steps if a in kept and b in kept)
-    return Ordered(tuple(place.values()), pairs)
+    return Ordered(tuple(place.values()), pairs, name, tuple(number + 1 for number in place))
 
 
 def _single(model: Model, text: str) -> Iterator[int]:
@@ -87,7 +100,28 @@ def measure(evidence: Evidence) -> Measured | None:
         return None
     samples = torch.cat([_succeeds(evidence.weights, one, evidence.model.device) for one in classes])
     sizes = [len(one.tokens) for one in classes for _ in one.pairs]
-    return Measured(samples.float(), "pair", sum(1 / n for n in sizes) / len(sizes), counts=True)
+    chance = sum(1 / n for n in sizes) / len(sizes)
+    features = mod_ten(evidence, classes)
+    return Measured(samples.float(), "pair", chance, counts=True, groups=_groups(classes), features=features)
+
+
+def mod_ten(evidence: Evidence, classes: Sequence[Ordered]) -> dict[str, Reading]:
+    """Place modulo ten in what the first MLP makes of each class; see circuits.roles.mod_ten."""
+    found = {}
+    for one in classes:
+        tokens = torch.tensor(one.tokens, device=evidence.model.device)
+        vectors = through_first_mlp(evidence.weights, tokens).double().cpu().numpy()
+        found[one.name] = (vectors, np.array(one.places))
+    numbers = next((name for name in found if name.startswith("numbers")), "")
+    return read_all(found, numbers, evidence.seed)
+
+
+def _groups(classes: Sequence[Ordered]) -> dict[str, Group]:
+    """Each class by itself: chance is one over its tokens."""
+    groups, start = {}, 0
+    for one in classes:
+        groups[one.name] = Group(slice(start, start := start + len(one.pairs)), 1 / len(one.tokens))
+    return groups
 
 
 def _succeeds(weights: Weights, one: Ordered, device: torch.device) -> Tensor:

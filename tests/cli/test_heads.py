@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -18,7 +19,10 @@ from cli.main import app
 
 Invoke = Callable[..., Result]
 QUICK = ("heads", "planted-ioi", "--task", "ioi", "--pairs", "8")
-FROM_TOKENS = {"copying", "duplicate-token", "induction", "previous-token"}
+FROM_TOKENS = {
+    *("copying", "duplicate-token", "induction", "previous-token", "razor-echo", "razor-induction"),
+    *("sink", "distance", "windowed-distance", "future-influence", "retrieval", "semantic-retrieval"),
+}
 
 
 def test_the_table_shows_the_first_heads_of_each_role(circuit: Invoke, tmp_path: Path) -> None:
@@ -41,7 +45,7 @@ def test_the_folder_is_the_same_byte_for_byte_and_whole(circuit: Invoke) -> None
     kept = json.loads(one["heads.json"])
     assert set(kept["roles"]) | set(kept["left_out"]) == set(ROLES.names())
     pictures = {f"heatmap-{role}.png" for role in kept["roles"]}
-    assert set(one) == {"heads.json", "heads.csv", "report.md", "report.html"} | pictures
+    assert set(one) == {"heads.json", "heads.csv", "tokens.csv", "report.md", "report.html"} | pictures
     table = pd.read_csv("one/heads.csv")
     assert len(table) == 18 * len(kept["roles"])
     line = table[(table["role"] == "s-inhibition") & (table["head"] == "a1.h4")].iloc[0]
@@ -86,6 +90,55 @@ def test_own_prompts_are_all_taken(circuit: Invoke, directory: Callable[[str], P
     assert json.loads(circuit(*words, "--pairs", "3").stdout)["prompts"]["n"] == 3
 
 
+def test_head_lists_are_what_their_readers_expect(circuit: Invoke) -> None:
+    """DuoAttention loads a table of floats and two sizes; the others JSON by layer."""
+    formats = [
+        word
+        for name in ("razor-attention", "compress-kv", "json", "duo-attention")
+        for word in ("--export", name)
+    ]
+    roles = [
+        word
+        for name in ("retrieval", "semantic-retrieval", "razor-echo", "razor-induction")
+        for word in ("--role", name)
+    ]
+    assert circuit(*QUICK, *roles, *formats, "--output", "out").exit_code == 0
+    place = Path("out/export")
+    gates = np.loadtxt(place / "duo-attention/full_attention_heads.tsv", delimiter="\t")
+    config = json.loads((place / "duo-attention/config.json").read_text())
+    ours = json.loads((place / "head-list.json").read_text())
+    assert gates.shape == (3, 6)
+    assert (config["sink_size"], config["recent_size"]) == (128, 256)
+    assert gates.ravel() == pytest.approx(np.ravel(ours["roles"]["retrieval"]["kv_groups"]))
+    razor = json.loads((place / "razor-attention.json").read_text())
+    kept = ours["roles"]["razor-induction"]["ranking"][:3]  # 14 % of 18
+    assert {
+        f"a{layer}.h{head}" for layer, heads in razor["prefix_matching"].items() for head in heads
+    } == set(kept)
+    assert sum(map(len, razor["copying"].values())) == 1
+    compress = json.loads((place / "compress-kv.json").read_text())
+    assert compress == ours["roles"]["semantic-retrieval"]["by_layer"]
+    assert all(sorted(heads) == list(range(6)) for heads in compress.values())
+
+
+def test_exports_need_a_folder(circuit: Invoke) -> None:
+    result = circuit("heads", "planted-ioi", "--role", "sink", "--export", "json")
+    assert result.exit_code == 2
+    assert "say where with --output FOLDER" in " ".join(result.output.split())
+
+
+def test_masking_stands_in_the_table_the_record_and_the_report(circuit: Invoke) -> None:
+    words = (*QUICK, "--role", "name-mover", "--role", "task-kv", "--mask-top", "2", "--output", "out")
+    result = circuit(*words)
+    assert result.exit_code == 0, result.output
+    masking = json.loads(Path("out/heads.json").read_text())["roles"]["name-mover"]["masking"]
+    assert masking["heads"] == ["a2.h1", "a2.h3"]
+    assert masking["masked"]["value"] < masking["whole"]["value"] == 1
+    assert len(masking["drawn"]) == len(masking["random"]) > 1
+    assert "a2.h1, a2.h3 looking evenly" in Path("out/report.md").read_text()
+    assert "a2.h1, a2.h3 looking evenly" in " ".join(result.stdout.split())
+
+
 def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> None:
     words = ("heads", "planted-ioi", "--role", "copying", "--output", "out")
     assert circuit(*words).exit_code == 0
@@ -105,6 +158,13 @@ def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> N
             ["plain-4l", "--task", "arithmetic", "--role", "s-inhibition"],
             "those of arithmetic name",
         ),
+        (["plain-4l", "--role", "sink", "--export", "razor"], "There is no head-list format 'razor'"),
+        (
+            ["planted-ioi", "--role", "sink", "--export", "compress-kv"],
+            "--export compress-kv is made of semantic-retrieval, which was not measured",
+        ),
+        (["planted-ioi", "--role", "retrieval", "--length", "500"], "give a --length from 9 to 36"),
+        (["planted-ioi", "--role", "sink", "--mask-top", "18"], "has 18 heads, so the first 18 cannot be"),
         (["planted-io"], "Did you mean 'planted-ioi'?"),
     ],
 )
