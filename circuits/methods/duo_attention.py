@@ -70,6 +70,7 @@ def score(model: Model, problem: Problem, options: DuoAttentionOptions) -> Score
     details = {
         "options": options.model_dump(),
         "unit": "gate: 1 is full attention, 0 sinks and recent tokens alone",
+        "signed": False,
         "gates": found.mean(0).tolist(),
         "deployed": deployed(model, problem, options, found.mean(0)),
         "notes": [
