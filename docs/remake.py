@@ -25,6 +25,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circuits.comparison.agreement import HeadAgreement, WithInterval
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -400,7 +405,101 @@ def fits(page: str, name: str) -> str:
     return table(head, rows)
 
 
+# How far scores of heads agree with exact patching.
+
+COMPARED = ("plain-4l", "plain-6l")
+ON = ("ioi", "colored-objects", "factual-recall", "arithmetic")
+OF_HEADS = ("sae", "ships", "lofit")
+
+
+def agreement(page: str, model: str) -> str:
+    """Every score of heads against exact patching, on each task: rank correlation and area, with intervals."""
+    cells = [_agreements(task, model) for task in ON]
+    rows = [(name, *(_cell(cell.get(name)) for cell in cells)) for name in _scores_of(cells)]
+    return table(("score", *(f"`{task}`" for task in ON)), rows)
+
+
+def agreements(page: str, argument: str) -> str:
+    """The same over all tasks and models, in short."""
+    cells = [_agreements(task, model) for model in COMPARED for task in ON]
+    rows = []
+    for name in _scores_of(cells):
+        found = [cell[name] for cell in cells if name in cell]
+        ranks, areas = [f.rank for f in found if f.rank], [f.area for f in found if f.area]
+        clear = sum(rank.low > 0 for rank in ranks)
+        rows.append((name, _median(ranks), f"{clear} of {len(ranks)}", _median(areas)))
+    rows.sort(key=lambda row: -float(row[1].split()[0]))
+    return table(("score", "rank correlation", "clearly above 0", "AUROC"), rows)
+
+
+def _scores_of(cells: list[Mapping[str, HeadAgreement]]) -> list[str]:
+    return list(dict.fromkeys(name for cell in cells for name in cell))
+
+
+def _median(found: list[WithInterval]) -> str:
+    """0.42 (0.10 to 0.70)."""
+    if not found:
+        return "0.00 (none)"
+    values = [one.value for one in found]
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _cell(found: HeadAgreement | None) -> str:
+    if found is None or found.rank is None:
+        return "constant"
+    area = (
+        ""
+        if found.area is None
+        else f"; {found.area.value:.2f} [{found.area.low:.2f}, {found.area.high:.2f}]"
+    )
+    return f"{found.rank.value:.2f} [{found.rank.low:.2f}, {found.rank.high:.2f}]{area}"
+
+
+@cache
+def _agreements(task: str, model: str) -> Mapping[str, HeadAgreement]:
+    """Score -> its agreement with activation patching, by one run of all methods and one of all roles."""
+    from circuits.comparison.agreement import head_agreement
+
+    run, roles = f"runs/agree-{task}-{model}", f"runs/roles-{task}-{model}"
+    methods = " ".join(f"--method {method}" for method in ("activation-patching", *OF_HEADS))
+    said(f"circuit discover {task} --model {model} {methods} --pairs 120 --output {run}")
+    said(f"circuit heads {model} --task {task} --output {roles}")
+    by_method = _by(run + "/nodes.csv", "method", "component")
+    exact = {head: score for head, score in by_method.pop("activation-patching").items() if head[0] == "a"}
+    record = json.loads((_workplace() / run / "circuit.json").read_text(encoding="utf-8"))
+    kept = {node["name"] for node in record["circuits"][0]["nodes"]}
+    others = {**by_method, **_by(roles + "/heads.csv", "role", "head"), "composition": _composition(model)}
+    return {name: head_agreement(exact, scores, kept) for name, scores in others.items()}
+
+
+def _by(file: str, kind: str, name: str) -> dict[str, dict[str, float]]:
+    """Scores by kind and name, over all positions."""
+    found: dict[str, dict[str, float]] = {}
+    with (_workplace() / file).open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row.get("position", "all") == "all" and row["score"]:
+                found.setdefault(row[kind], {})[row[name]] = float(row["score"])
+    return found
+
+
+@cache
+def _composition(model: str) -> Mapping[str, float]:
+    """A head's best component with any input of any later head; heads of the last layer have none."""
+    import numpy as np
+
+    from circuits.models.bridge import load_model
+    from circuits.models.source import find_model
+    from circuits.weight_reading.composition import composition
+    from circuits.weight_reading.heads import require_weights
+
+    loaded = load_model(find_model(model))
+    found = composition(require_weights(loaded, "Composition"), loaded.graph, 0)
+    best = [row[~np.isnan(row)] for row in found.best.reshape(len(found.heads), -1)]
+    return {head: float(row.max()) for head, row in zip(found.heads, best, strict=True) if row.size}
+
+
 Maker = Callable[[str, str], str]
+
 QUICK: Mapping[str, Maker] = {
     "options": options,
     "methods": methods,
@@ -410,7 +509,15 @@ QUICK: Mapping[str, Maker] = {
     "examples": examples,
     "known": known,
 }
-MAKERS: Mapping[str, Maker] = QUICK | {"output": output, "cost": cost, "beside": beside, "fits": fits}
+SLOW: Mapping[str, Maker] = {
+    "output": output,
+    "cost": cost,
+    "beside": beside,
+    "fits": fits,
+    "agreement": agreement,
+    "agreements": agreements,
+}
+MAKERS = {**QUICK, **SLOW}
 
 
 def remade(text: str, makers: Mapping[str, Maker] = MAKERS) -> str:

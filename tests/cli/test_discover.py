@@ -33,6 +33,7 @@ FILES = {
     "circuit.png",
     "evaluation.json",
     "report.md",
+    "report.html",
     "heatmap-activation-patching.png",
     "sizes.csv",
     "attention.json",

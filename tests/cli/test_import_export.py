@@ -88,7 +88,7 @@ def test_an_import_is_a_whole_run_that_says_where_it_is_from(circuit: Invoke, tm
     assert result.exit_code == 0, result.output
     assert "keeps 4 nodes and 4 edges" in result.stdout.replace("\n", " ")
     run = read_run("runs/theirs")
-    pictures = {"circuit.graphml", "circuit.svg", "circuit.png", "report.md"}
+    pictures = {"circuit.graphml", "circuit.svg", "circuit.png", "report.md", "report.html"}
     assert {f.name for f in run.path.iterdir()} == {*FILES, *pictures}
     assert run.run["imported"] == {
         "file": "theirs.json",
