@@ -446,7 +446,7 @@ def _median(found: list[WithInterval]) -> str:
 
 def _cell(found: HeadAgreement | None) -> str:
     if found is None or found.rank is None:
-        return "constant"
+        return "no figure"
     area = (
         ""
         if found.area is None
