@@ -20,7 +20,6 @@ from typing import Any
 
 from bokeh.core.json_encoder import serialize_json
 from bokeh.document import Document
-from bokeh.settings import settings
 from bokeh.util.paths import bokehjs_path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -171,7 +170,3 @@ def macro(name: str, **values: Any) -> Markup:
 
 def _source(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-# Nothing of the reader's own settings of bokeh gets into a page.
-settings.minified = True
