@@ -11,6 +11,7 @@ import typer
 from cli.config import use_config
 from cli.evaluate import RECORD, Place, Wanted, evaluated
 from cli.guard import guarded
+from cli.options import Dtype
 from cli.run_source import Loader, folder_beside
 from cli.task_files import TaskFile, named_task, short_name
 
@@ -148,7 +149,7 @@ def discover(
             "too large for one; balanced: several together in any case."
         ),
     ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Dtype = "float32",
     bos: Annotated[
         bool,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from cli.guard import guarded
+from cli.options import Device
 from cli.run_source import folder_beside, known_tasks, methods_of, model_of, prompt_sets
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def evaluate(
         typer.Option(min=0, help="Seeds random circuits, intervals, other tasks; the run's if not given."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts in a batch; no figure depends on it.")] = 64,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
+    device: Device = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; the run's if not given.")
     ] = None,

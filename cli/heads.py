@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -23,9 +24,7 @@ PAIRS = 64
 
 @guarded
 def heads(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     task: Annotated[
         str | None,
         typer.Option("--task", "-t", help="A task whose prompts name the positions that some roles need."),
@@ -74,14 +73,12 @@ def heads(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds random tokens, the task's prompts, intervals.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder to write: tables, heatmaps, a report.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print heads.json, and nothing else.")] = False,
 ) -> None:
     """Say what each head of a model does: previous token, induction, name mover, successor and more.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from circuits.circuit import ends
 from circuits.runs import write_records, writing_run
 from circuits.scored_circuit import Measured, ScoredCircuit, input_of
-from cli.run_output import write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +30,14 @@ LISTED = 15
 
 def write_import(path: Path, found: Imported, *, force: bool) -> None:
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
+    from cli.page.page import write_page
+    from cli.page.run_page import folder_page
+
     with writing_run(path, force) as folder:
         write_records(folder, **records(found))
         for name, content in documents(found):
             (folder / name).write_bytes(content)
-        write_page(folder)
+        write_page(folder_page(folder))
 
 
 def records(found: Imported) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.guard import guarded
+from cli.options import Device
 from cli.run_source import folder_beside, known_tasks, methods_of, model_of, prompt_sets
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def intervene(
         int | None,
         typer.Option(min=0, help="Seeds controls, intervals, other tasks; the run's if not given."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
+    device: Device = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The folder to write; RUN-intervention if not given."),

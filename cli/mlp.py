@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -22,9 +23,7 @@ PAIRS = 80
 
 @guarded
 def mlp(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="Whose prompts the MLPs are read on.")
     ] = None,
@@ -41,14 +40,10 @@ def mlp(
         int | None, typer.Option(min=4, help="How many prompts; 80 of a task, all of yours, if not given.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, shuffles, intervals.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write: tables and a report.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    output: TablesFolder = None,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print mlp.json, and nothing else.")] = False,
 ) -> None:
     """Split each MLP's output into heads' outputs, times a number each, and a vector for the task.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, ReplaceFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -46,14 +47,12 @@ def rank(
     steps: Annotated[int, typer.Option(min=1, help="mona: steps of the dictionary's training.")] = 300,
     top: Annotated[int, typer.Option(min=1, help="How many texts to show.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seeds needles, controls, the dictionary.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
+    device: Device = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A folder to write: scores.jsonl, a table, a report."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print ranking.json, and nothing else.")] = False,
 ) -> None:
     """Rank texts by how much they ask of a model's retrieval heads, or by how like some others they are.

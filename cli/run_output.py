@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuits.records import write_text
 from circuits.runs import write_records, writing_run
 from cli.run_records import links, records
 
@@ -23,20 +22,15 @@ MANY = 60
 
 def write_run(path: Path, found: Discovery, model: BridgeModel, drawn: Prompts, *, force: bool) -> None:
     """Writes the whole run folder, or nothing. Raises RunFolderError where the disk refuses."""
+    from cli.page.page import write_page
+    from cli.page.run_page import folder_page
+
     kept = records(found, model, drawn)
     with writing_run(path, force) as folder:
         write_records(folder, **kept)
         for name, content in documents(found, drawn, kept["run"]):
             (folder / name).write_bytes(content)
-        write_page(folder)
-
-
-def write_page(folder: Path) -> None:
-    """report.html of the run that lies there."""
-    from cli.page.page import html
-    from cli.page.run_page import folder_page
-
-    write_text(folder / "report.html", html(folder_page(folder)))
+        write_page(folder_page(folder))
 
 
 def documents(found: Discovery, drawn: Prompts, run: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:

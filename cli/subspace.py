@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -19,9 +20,7 @@ PAIRS = 200
 
 @guarded
 def subspace(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="A task whose corruption flips the answer.")
     ] = None,
@@ -63,14 +62,12 @@ def subspace(
         typer.Option(min=2, help="How many prompt pairs; 200 of a task, all of yours, if not given."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, halves, learning, intervals.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder to write: tables, directions, a report.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print subspace.json, and nothing else.")] = False,
 ) -> None:
     """Learn directions that carry a task's answer at one site, and test whether the model really reads them.

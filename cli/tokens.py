@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -22,9 +23,7 @@ PAIRS = 16
 
 @guarded
 def tokens(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     prompt: Annotated[
         str | None, typer.Argument(help="A prompt; or take those of --task, or of --prompts.")
     ] = None,
@@ -43,14 +42,10 @@ def tokens(
         int, typer.Option(min=1, help="A run stops when so many tokens do without the others.")
     ] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, replacements, judges.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write: tables and a report.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    output: TablesFolder = None,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print tokens.json, and nothing else.")] = False,
 ) -> None:
     """Say which tokens matter to what the model says next: ReAGent, and input x gradient, both judged.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.guard import guarded
+from cli.options import Device
 from cli.run_source import folder_beside, known_tasks, methods_of, model_of, prompt_sets
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def tune(
         int | None,
         typer.Option(min=0, help="Seeds training, controls, other tasks; the run's if not given."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
+    device: Device = "cpu",
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The model's folder to write; RUN-tuned if not given."),

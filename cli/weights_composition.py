@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -22,9 +22,7 @@ NUMERIC = ("score", "chance", "peers", "z", "whole", "share")
 
 @guarded
 def composition(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     head: Annotated[
         list[str] | None, typer.Option("--head", help="Links from or to this head alone; repeat for more.")
     ] = None,
@@ -34,14 +32,10 @@ def composition(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many links to show, highest score first.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the random heads that give the chance level.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write: tables and a report.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    output: TablesFolder = None,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print composition.json, and nothing else.")] = False,
 ) -> None:
     """Composition scores of every pair of heads (q, k, v), whole and by singular component, beside random heads.

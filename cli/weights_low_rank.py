@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
@@ -22,9 +22,7 @@ COLUMNS = ("head", "part", "loss at rank 0", "metric at rank 0", "rank for 95%",
 
 @guarded
 def low_rank(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     task: Annotated[str, typer.Option("--task", "-t", help="The task whose loss is to be recovered.")],
     form: Annotated[str | None, typer.Option(help="Which form of the task.")] = None,
     head: Annotated[
@@ -36,14 +34,10 @@ def low_rank(
     top: Annotated[int, typer.Option(min=1, help="How many heads, where none is named.")] = 3,
     pairs: Annotated[int, typer.Option(min=8, help="Prompts; directions are found on the first half.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seeds prompts, random directions, intervals.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write: tables and a report.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    output: TablesFolder = None,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print low-rank.json, and nothing else.")] = False,
 ) -> None:
     """The smallest rank of a head's queries, keys or values that recovers 95% of a task's loss, beside random ones.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.guard import guarded
+from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
     from circuits.batches import Batch
@@ -46,9 +46,7 @@ class Found:
 
 @guarded
 def observables(
-    model: Annotated[
-        str, typer.Argument(help="A built-in model, a Hugging Face directory, or a name on the hub.")
-    ],
+    model: ModelName,
     observable: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,14 +65,10 @@ def observables(
     ] = 8,
     pairs: Annotated[int, typer.Option(min=4, help="How many prompts of the task.")] = PAIRS,
     seed: Annotated[int, typer.Option(min=0, help="Seeds random observables and prompts.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs, with the same words as for discover.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder to write: tables and a report.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder that stands there.")] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    output: TablesFolder = None,
+    force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print observables.json, and nothing else.")] = False,
 ) -> None:
     """Observable propagation: the direction that each head and MLP turns into answer minus distractor, and checks.

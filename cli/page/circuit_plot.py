@@ -32,7 +32,7 @@ def circuit_plot(name: str, title: str, picture: Picture) -> Plot:
     edges, chosen = picture.drawn(), picture.chosen
     ranked = sorted((node for node in picture.nodes if node.rank), key=lambda node: node.rank)
     words = f"The circuit: {chosen.size:,} of {chosen.of:,} {chosen.what}{_faithful(chosen.faithfulness)}"
-    own = {"at": chosen.size, "faithfulness": chosen.faithfulness and chosen.faithfulness[0]}
+    own = {"n": chosen.size, "faithfulness": chosen.faithfulness and chosen.faithfulness[0]}
     return Plot(
         name,
         (_graph(picture, edges), *([size_curve(picture)] if picture.measured else [])),
@@ -72,7 +72,7 @@ def _nearest(picture: Picture) -> int:
 def _stop(stop: Stop, of: int, what: str) -> dict[str, Any]:
     known = None if stop.faithfulness is None else (stop.faithfulness, stop.low, stop.high)
     words = f"The first {stop.n:,} of {of:,} {what} by score{_faithful(known)}"
-    return {"n": stop.n, "at": stop.n, "faithfulness": stop.faithfulness, "words": words}
+    return {"n": stop.n, "faithfulness": stop.faithfulness, "words": words}
 
 
 def _faithful(value: tuple[float, float | None, float | None] | None) -> str:

@@ -165,7 +165,7 @@
       const marker = by("marker");
       if (marker === null) return;
       const at = stop === null ? data.own : data.stops[stop];
-      column(marker, "n", [at.at]);
+      column(marker, "n", [at.n]);
       column(marker, "faithfulness", [at.faithfulness]);
       marker.change.emit();
     }
