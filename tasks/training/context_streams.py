@@ -69,24 +69,19 @@ def examples(words: Words, rng: random.Random) -> Row:
 
 
 def examples_again(words: Words, rng: random.Random) -> Row:
-    """The same with few words, each said several times: what a word was called is to be looked up."""
-    while True:
-        few = rng.random() < FEW
-        labels = rng.sample(ARBITRARY[:4], 2) if few else _labels(rng, list(CLASSES))
-        every = [word for members in CLASSES.values() for word in (members[:2] if few else members)]
-        called = [*labels, rng.choice(labels)][: rng.choice((2, 3))]
-        chosen = list(zip(rng.sample(every, len(called)), called, strict=True))
-        shown = [pair for _ in range(3) for pair in rng.sample(chosen, len(chosen))]
-        row = _shown(words, shown, labels)
-        # The first time a word is said nothing determines its label.
-        begin = _length(words, shown[: len(chosen)])
-        row = Row(row.tokens, {place: token for place, token in row.targets.items() if place > begin})
-        if row.targets:
-            return _thinned(words, rng, row, ("Word", "Kind", ":", "."))
-
-
-def _length(words: Words, shown: Sequence[tuple[str, str]]) -> int:
-    return sum(len(words.encode(LINE.replace("%d", "").format(WORD=w, LABEL=la))) for w, la in shown)
+    """Lines of few words, each with a label of its own and said several times: what it was called is looked up."""
+    few = rng.random() < FEW
+    every = [word for members in CLASSES.values() for word in (members[:2] if few else members)]
+    n = rng.randint(2, 5)
+    labels = rng.sample(ARBITRARY if few else (*ARBITRARY, *CLASSES), n)
+    chosen = list(zip(rng.sample(every, n), labels, strict=True))
+    shown = [*chosen, *(pair for _ in range(2) for pair in rng.sample(chosen, n))][: LONGEST_LIST + 1]
+    tokens, targets = [BEGIN], {}
+    for place, (word, label) in enumerate(shown):
+        tokens += words.encode(LINE.replace("%d", "").format(WORD=word, LABEL=label))
+        if place >= n:
+            targets[len(tokens) - 2] = tokens[-1]
+    return _thinned(words, rng, Row(tuple(tokens), targets), ("Word", "Kind", ":", "."))
 
 
 def choices(words: Words, rng: random.Random, lexicon: Lexicon | None = None) -> Row:
@@ -103,9 +98,15 @@ def choices(words: Words, rng: random.Random, lexicon: Lexicon | None = None) ->
 
 
 def few_choices(words: Words, rng: random.Random) -> Row:
-    """The same, four times in five with the few first things and colours."""
+    """The same, four times in five with the few first things and colours; then every option's letter is asked for."""
     row = choices(words, rng, words.small if rng.random() < FEW else words.lexicon)
-    return _thinned(words, rng, row, ("Question", "Answer", ":", "."))
+    tokens, targets = [*row.tokens, *row.targets.values()], dict(row.targets)
+    for option in rng.sample(range(4), 4):
+        letter, _, said = tokens[len(row.tokens) - 14 + 3 * option :][:3]
+        tokens.append(said)
+        targets[len(tokens) - 1] = letter
+        tokens.append(letter)
+    return _thinned(words, rng, Row(tuple(tokens), targets), ("Question", "Answer", ":", "."))
 
 
 def lists(
