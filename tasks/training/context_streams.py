@@ -17,6 +17,7 @@ from tasks.training.rows import BEGIN, Row, Stream, Words, task_pair
 LONGEST_LIST = 8
 FEW = 0.8
 """How often a stream for beginners keeps to a few words."""
+FEW_WORDS = tuple(members[0] for members in CLASSES.values())[:6]
 
 
 def _shown(words: Words, examples: Sequence[tuple[str, str]], labels: Sequence[str]) -> Row:
@@ -32,20 +33,6 @@ def _shown(words: Words, examples: Sequence[tuple[str, str]], labels: Sequence[s
         tokens.append(words.ids[label])
         said.add(label)
     return Row(tuple(tokens), targets)
-
-
-def _thinned(words: Words, rng: random.Random, row: Row, fillers: Sequence[str]) -> Row:
-    """A row without some of its fillers: all, none, or each in one of two rows.
-
-    What is to be looked up then stands beside what it is looked up by, or a few words from it: the near case is
-    learned first, and the far one from it.
-    """
-    share = rng.choice((0.0, 0.5, 1.0))
-    dropped = {words.ids[word] for word in fillers if rng.random() < share}
-    kept = [i for i, token in enumerate(row.tokens) if token not in dropped]
-    new = {old: i for i, old in enumerate(kept)} | {len(row.tokens): len(kept)}
-    targets = {new[place + 1] - 1: token for place, token in row.targets.items()}
-    return Row(tuple(row.tokens[i] for i in kept), targets)
 
 
 def _labels(rng: random.Random, classes: Sequence[str]) -> list[str]:
@@ -69,19 +56,23 @@ def examples(words: Words, rng: random.Random) -> Row:
 
 
 def examples_again(words: Words, rng: random.Random) -> Row:
-    """Lines of few words, each with a label of its own and said several times: what it was called is looked up."""
+    """Lines of few words, each with a label of its own and said again: what it was called is looked up.
+
+    Said again with replacement: where each is said once, the last follows from the others, and looking up is not
+    learned.
+    """
     few = rng.random() < FEW
-    every = [word for members in CLASSES.values() for word in (members[:2] if few else members)]
-    n = rng.randint(2, 5)
-    labels = rng.sample(ARBITRARY if few else (*ARBITRARY, *CLASSES), n)
-    chosen = list(zip(rng.sample(every, n), labels, strict=True))
-    shown = [*chosen, *(pair for _ in range(2) for pair in rng.sample(chosen, n))][: LONGEST_LIST + 1]
+    n = rng.randint(2, 4)
+    labels = rng.sample(ARBITRARY[:4] if few else (*ARBITRARY, *CLASSES), n)
+    known = FEW_WORDS if few else [word for members in CLASSES.values() for word in members]
+    chosen = list(zip(rng.sample(known, n), labels, strict=True))
+    shown = [*chosen, *rng.choices(chosen, k=9 - n)]
     tokens, targets = [BEGIN], {}
     for place, (word, label) in enumerate(shown):
         tokens += words.encode(LINE.replace("%d", "").format(WORD=word, LABEL=label))
         if place >= n:
             targets[len(tokens) - 2] = tokens[-1]
-    return _thinned(words, rng, Row(tuple(tokens), targets), ("Word", "Kind", ":", "."))
+    return Row(tuple(tokens), targets)
 
 
 def choices(words: Words, rng: random.Random, lexicon: Lexicon | None = None) -> Row:
@@ -106,7 +97,7 @@ def few_choices(words: Words, rng: random.Random) -> Row:
         tokens.append(said)
         targets[len(tokens) - 1] = letter
         tokens.append(letter)
-    return _thinned(words, rng, Row(tuple(tokens), targets), ("Question", "Answer", ":", "."))
+    return Row(tuple(tokens), targets)
 
 
 def lists(

@@ -101,7 +101,7 @@ class Trainer:
         self.rng = random.Random(f"circuit train {seed}")
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.network = Network(recipe.shape, len(self.words.ids))
-        start(self.network, range(N_SPECIAL, N_SPECIAL + len(RESULTS)), seed)
+        start(self.network, range(N_SPECIAL, N_SPECIAL + len(RESULTS)), seed, recipe.back)
         self.first_embedding = self.network.wte.weight.detach().clone()
         self.progress = Progress()
 

@@ -5,13 +5,13 @@ key and value matrices apart, so that the optimiser sees each by itself, and wit
 
 What the start is for: positions are sinusoids in a random basis; numbers carry their Fourier features;
 head 0.0 attends to the previous token, without which binding a colour to its thing is learned from some seeds
-only.
+only. A recipe may have further heads of the first layer begin as heads that look so many tokens back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -123,22 +123,26 @@ def number_features(n: int) -> Float[Tensor, "number feature"]:
     return torch.cat([2 * value / (n - 1) - 1, angle.sin(), angle.cos()], 1)
 
 
-def _previous_token_head(block: Block, basis: Tensor, shape: Shape) -> None:
-    """Head 0.0 scores a key by how well its position, one further, fits the query's."""
-    angles = _frequencies(shape.d_model)
+def _looks_back(block: Block, head: int, steps: int, basis: Tensor, shape: Shape) -> None:
+    """The head scores a key by how well its position, `steps` further, fits the query's."""
+    angles = _frequencies(shape.d_model) * steps
     for pair, index in enumerate(PREVIOUS_TOKEN_FREQUENCIES[: shape.d_head // 2]):
-        rows = slice(2 * pair, 2 * pair + 2)
+        first = head * shape.d_head + 2 * pair
+        rows = slice(first, first + 2)
         plane = basis[2 * index : 2 * index + 2] * PREVIOUS_TOKEN_GAIN
         c, s = math.cos(float(angles[index])), math.sin(float(angles[index]))
-        # (sin, cos) of position p turned back by one step: (sin, cos) of p - 1.
+        # (sin, cos) of position p turned back: (sin, cos) of p - steps.
         back = torch.tensor([[c, -s], [s, c]])
         block.key.weight[rows] = plane
         block.query.weight[rows] = back @ plane
 
 
 @torch.no_grad()
-def start(network: Network, numbers: range, seed: int) -> None:
-    """Sets every weight from `seed`. numbers: the ids of the tokens "0", "1", ..."""
+def start(network: Network, numbers: range, seed: int, back: Sequence[int] = (1,)) -> None:
+    """Sets every weight from `seed`. numbers: the ids of the tokens "0", "1", ...
+
+    back: how many tokens back heads 0.0, 0.1, ... look at first.
+    """
     shape, generator = network.shape, torch.Generator().manual_seed(seed)
     for name, weight in network.named_parameters():
         if name.endswith("bias"):
@@ -161,4 +165,5 @@ def start(network: Network, numbers: range, seed: int) -> None:
     network.wte.weight.sub_(network.wte.weight @ taken.T @ taken)
     first = network.blocks[0]
     assert isinstance(first, Block)
-    _previous_token_head(first, basis, shape)
+    for head, steps in enumerate(back):
+        _looks_back(first, head, steps, basis, shape)

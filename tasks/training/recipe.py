@@ -43,13 +43,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A shape and its stages; the words that the model knows, and what it is judged on."""
+    """A shape and its stages; the words that the model knows, and what it is judged on.
+
+    back: how many tokens back heads 0.0, 0.1, ... look before training.
+    """
 
     summary: str
     shape: Shape
     stages: tuple[Stage, ...]
     words: Callable[[], tuple[str, ...]] = vocabulary
     judged: Judged = FOUR_TASKS
+    back: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,9 @@ _LOOKED_UP = {"examples": 16, "examples-again": 16, "choices": 32, "lists": 24, 
 CONTEXT_STAGES = (
     Stage(
         "look-up",
-        {"pairs": 32, "examples-again": 20, "few-choices": 32, "short-lists": 32},
-        max_steps=900,
-        gate={"pairs": 0.95, "examples-again": 0.97, "few-choices": 0.95, "short-lists": 0.95},
+        {"examples-again": 24, "few-choices": 32, "short-lists": 32},
+        max_steps=700,
+        gate={"examples-again": 0.97, "few-choices": 0.97, "short-lists": 0.95},
     ),
     Stage(
         "context",
@@ -129,6 +133,7 @@ RECIPES: Mapping[str, Recipe] = {
         CONTEXT_STAGES,
         context_vocabulary,
         CONTEXT,
+        back=(1, 2, 3, 4),
     ),
 }
 
