@@ -22,6 +22,7 @@ from cli.run import run as run_study
 from cli.show import show
 from cli.subspace import subspace
 from cli.tasks_group import tasks_app
+from cli.timeline import timeline
 from cli.tokens import tokens
 from cli.train import train
 from cli.tune import tune
@@ -50,6 +51,7 @@ for command in (
     methods,
     tokens,
     train,
+    timeline,
     tune,
     export,
 ):
