@@ -123,16 +123,9 @@ def _step(step: int | None) -> str:
 
 
 def _by_step(it: Told) -> Iterator[tuple[str, ...]]:
-    names = (
-        "correct",
-        "clean",
-        "kept",
-        "faithfulness of the final circuit",
-        "Jaccard with the final circuit",
-    )
-    correct, metric, kept, faithful, shared = (
-        next(one.points for one in it.series if one.name == name) for name in names
-    )
+    by_name = {one.name: one.points for one in it.series}
+    names = ("correct", "clean", "kept", "faithfulness", "overlap")
+    correct, metric, kept, faithful, shared = (by_name[name] for name in names)
     for n, step in enumerate(it.found.steps):
         size, overlap = kept[n], shared[n]
         chance = "" if overlap is None or overlap.chance is None else number(overlap.chance)

@@ -49,10 +49,9 @@ def _figures(found: Timeline) -> Iterator[_Figure]:
         lambda m: None if m.shared is None else _shared(m.shared),
     )
     yield "size", "kept", lambda m: None if m.circuit is None else _size(m.circuit)
-    for n, role in enumerate(found.moments[-1].roles):
-        yield "role", role.role.name, partial(_role, n)
-    last = found.moments[-1].induction
-    for name in last.measures if last else ():
+    for name in dict.fromkeys(scored.role.name for m in found.moments for scored in m.roles):
+        yield "role", name, partial(_role, name)
+    for name in dict.fromkeys(name for m in found.moments if m.induction for name in m.induction.measures):
         yield "induction", name, partial(_induced, name)
 
 
@@ -74,9 +73,11 @@ def _size(found: Finding) -> Point:
     return Point(float(len(found.circuit.kept)), None, None, None, False)
 
 
-def _role(n: int, moment: Moment) -> Point:
-    """The head that has the role most."""
-    found = moment.roles[n]
+def _role(name: str, moment: Moment) -> Point | None:
+    """The head that has the role most; None where it was not measured."""
+    found = next((scored for scored in moment.roles if scored.role.name == name), None)
+    if found is None:
+        return None
     best = found.top(1)[0]
     value = float(found.scores.values[best])
     return Point(

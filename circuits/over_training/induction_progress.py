@@ -108,14 +108,14 @@ def induction_progress(evidence: Evidence, n: int = SEQUENCES) -> InductionProgr
             f"Induction takes a head in each of two layers, and {evidence.model.name} has one. Choose another model."
         )
     drawn = sequences(evidence, n)
-    looks, last = [], torch.empty(0)
+    paid, last = [], torch.empty(0)
     for depth, step in enumerate(steps(weights, weights.embed(drawn.tokens))):
-        looks.append(_looks(pattern(weights, depth, step.before), drawn))
+        paid.append(looks(pattern(weights, depth, step.before), drawn))
         last = step.after[:, -1]
-    ila, tila, tla = (torch.stack(part, 1).double().cpu().numpy() for part in zip(*looks, strict=True))
+    ila, tila, tla = (torch.stack(part, 1).double().cpu().numpy() for part in zip(*paid, strict=True))
     half = n // 2
     one, two = _best(ila[:half, :-1]), _best(tila[:half, 1:], first_layer=1)
-    cla, ica = _said(weights.logits(last).double().softmax(-1), drawn)
+    cla, ica = said(weights.logits(last).double().softmax(-1), drawn)
     samples = {
         "ILA1": ila[half:, one[0], one[1]],
         "TILA2": tila[half:, two[0], two[1]],
@@ -129,7 +129,7 @@ def induction_progress(evidence: Evidence, n: int = SEQUENCES) -> InductionProgr
     return InductionProgress(first, second, n - half, measures)
 
 
-def _looks(
+def looks(
     found: Float[Tensor, "sequence head query source"], drawn: Sequences
 ) -> tuple[Float[Tensor, "sequence head"], ...]:
     """ILA, TILA and TLA of one layer."""
@@ -149,7 +149,7 @@ def _best(samples: Float[np.ndarray, "sequence layer head"], first_layer: int = 
     return int(layer) + first_layer, int(head)
 
 
-def _said(
+def said(
     shares: Float[Tensor, "sequence vocab"], drawn: Sequences
 ) -> tuple[Float[np.ndarray, "sequence"], Float[np.ndarray, "sequence"]]:
     """Probability of the labels together; and whether the right one is the likeliest of them, its share in a tie."""

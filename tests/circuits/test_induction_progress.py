@@ -157,7 +157,7 @@ def test_one_look_alone_is_seen_as_one() -> None:
     """A blunt match leaves the answer a guess; behind a blunt first look the order still leaks."""
     guessing, leaking = measured(40.0, 0.0), measured(0.0, 40.0)
     assert (value(guessing, "ILA1"), value(guessing, "ICA")) == pytest.approx((1.0, 1 / 8), abs=1e-5)
-    assert value(leaking, "TILA2") < 0.1
+    assert value(leaking, "TILA2") < 0.2
     assert value(leaking, "ICA") > 0.9
 
 
