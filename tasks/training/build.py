@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import circuits
@@ -25,20 +26,26 @@ def builtin_folder(name: str) -> Path:
 def _train_plain(
     name: str, folder: Path, seed: int, steps_scale: float, report: Report, kept: Checkpoints | None
 ) -> None:
-    trainer = Trainer(RECIPES[name], seed, report)
-    network = trainer.run(steps_scale, after_step=kept.after_step) if kept else trainer.run(steps_scale)
-    if kept:
+    recipe = RECIPES[name]
+    trainer = Trainer(recipe, seed, report)
+    if kept is None:
+        network = trainer.run(steps_scale)
+    else:
+        kept = replace(kept, known=trainer.words.known)
+        network = trainer.run(steps_scale, after_step=kept.after_step)
         about = {"model": name, "seed": seed, "steps_scale": steps_scale}
         kept.finish(network, trainer.progress.stages, about)
     card = make_card(
         network,
         name=name,
         kind="plain",
-        summary=RECIPES[name].summary,
+        summary=recipe.summary,
         seed=seed,
         stages=trainer.progress.stages,
+        words=trainer.words,
+        judged=recipe.judged,
     )
-    save_model(network, folder)
+    save_model(network, folder, trainer.words.known)
     save_card(card, folder)
 
 

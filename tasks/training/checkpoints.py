@@ -6,7 +6,7 @@ model at the end is bit for bit that of a training without.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,11 @@ def parse_steps(every: int | None, at: str | None) -> Steps:
 
 @dataclass
 class Checkpoints:
-    """Where they go, and which are written already."""
+    """Where they go, and which are written already. known: the model's words, all of ours where None."""
 
     folder: Path
     steps: Steps
+    known: Sequence[str] | None = None
     written: list[int] = field(default_factory=list)
 
     def after_step(self, network: Network, step: int) -> None:
@@ -72,5 +73,5 @@ class Checkpoints:
         write_json(self.folder / RECORD, record)
 
     def _write(self, network: Network, step: int) -> None:
-        save_model(network, self.folder / folder_name(step))
+        save_model(network, self.folder / folder_name(step), self.known)
         self.written.append(step)

@@ -13,6 +13,7 @@ import torch
 from circuits.over_training.checkpoints import find_checkpoints
 from tasks.training.checkpoints import Checkpoints, Steps, parse_steps
 from tasks.training.export import load_network
+from tasks.training.judged import Judged
 from tasks.training.loop import Trainer
 from tasks.training.network import Network, Shape
 from tasks.training.recipe import RECIPES, Recipe
@@ -58,6 +59,29 @@ def test_a_checkpoint_is_the_model_of_so_many_steps_and_changes_nothing(tmp_path
     # A training that ends there, which draws the same rows up to then.
     short = Trainer(_recipe(2), 5).run()
     assert torch.equal(_weights(load_network(found.checkpoints[1].directory)), _weights(short))
+
+
+def test_the_command_writes_both_folders_and_the_same_model_without_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from cli.main import app
+    from tasks.training import build
+
+    tiny = dataclasses.replace(_recipe(2, 1), judged=Judged((), {}))
+    monkeypatch.setattr(build, "RECIPES", {"plain-4l": tiny})
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "plain-4l", "--seed", "5"]
+    for more in (["--output", "kept", "--checkpoints", "steps", "--at", "0,1"], ["--output", "alone"]):
+        result = CliRunner().invoke(app, [*words, *more])
+        assert result.exit_code == 0, result.output
+    kept, alone, last = (Path(name, "model.safetensors") for name in ("kept", "alone", "steps/step-000003"))
+    assert kept.read_bytes() == alone.read_bytes() == last.read_bytes()
+    assert find_checkpoints(Path("steps")).steps == (0, 1, 3)
+    again = CliRunner().invoke(app, [*words, "--output", "other", "--checkpoints", "steps"])
+    assert again.exit_code == 2
+    assert not Path("other").exists()
 
 
 @pytest.mark.parametrize(
