@@ -177,7 +177,8 @@ def write(folder: Path, it: Told, kept: Mapping[str, Any], *, force: bool) -> No
     from cli.report.figure import png
     from cli.report.over_training import timeline_figure
 
-    title = f"{it.drawn.name} over the training of {it.found.training.name}"
+    n = it.found.moments[-1].baseline.n_prompts
+    title = f"{it.drawn.name} over the training of {it.found.training.name} (n = {n} prompts)"
     picture = png(timeline_figure(it.series, it.found.steps, it.found.training.stages, title))
     report = _report(it)
     with writing_run(folder, force, RECORD) as place:

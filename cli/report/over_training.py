@@ -27,7 +27,7 @@ _TITLES = {
     "behaviour": "share of prompts",
     "metric": "metric",
     "circuit": "circuit",
-    "size": "components kept",
+    "size": "kept",
     "role": "role, best head",
     "induction": "induction",
 }
