@@ -153,6 +153,7 @@ def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> N
         (["planted-ioi", "--top", "0"], "Invalid value for '--top'"),
         (["planted-ioi", "--task", "iio"], "Did you mean 'ioi'?"),
         (["planted-ioi", "--form", "plain"], "say which with --task"),
+        (["planted-ioi", "--role", "successor"], "Error: successor needs numbers, days"),
         (["planted-ioi", "--role", "name-mover"], "name-mover needs prompts that name IO or RIGHT"),
         (
             ["plain-4l", "--task", "arithmetic", "--role", "s-inhibition"],

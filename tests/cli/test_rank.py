@@ -78,9 +78,11 @@ def test_mona_puts_the_target_first(circuit: Invoke, words: list[str]) -> None:
         (["--by", "mona", "--target", "no.jsonl"], "no.jsonl cannot be read"),
         (
             ["--by", "mona", "--target", "target.jsonl", "--head", "a0.h0"],
-            "belong to --by attention-influence",
+            "--by mona takes no --head, which attention-influence does",
         ),
-        (["--by", "attention-influence", "--target", "target.jsonl"], "belongs to --by mona"),
+        (["--by", "attention-influence", "--target", "target.jsonl"], "takes no --target, which mona does"),
+        (["--by", "attention-influence", "--features", "8", "--steps", "9"], "no --features and no --steps"),
+        (["--by", "mona", "--target", "target.jsonl", "--draws", "2"], "--by mona takes no --draws"),
         (["--by", "attention-influence", "--head", "a9.h9"], "a9.h9"),
         (["--by", "mona", "--target", "target.jsonl", "--active", "900"], "900 active features of 512"),
         (["--by", "influence"], "Invalid value for '--by'"),

@@ -75,6 +75,10 @@ def test_a_knob_finds_its_own_site_and_is_swept(circuit: Invoke) -> None:
         (["--at", "neuron.1/END"], "no kind of site 'neuron'"),
         ([], "Say where with --at"),
         (["--at", "resid_post.1/END", "--reader", "a7.h0"], "it has 3 layers x 6 heads"),
+        (
+            ["--at", "resid_post.1/END", "--reader", "a7.h0<q>"],
+            "Nothing reads as 'a7.h0<q>' in a model of 3 layers",
+        ),
         (["--at", "resid_post.1/END", "--reader", "a1.h0"], "a1.h0 reads before resid_post.1/END is written"),
         (["--at", "mlp_post.1/END", "--reader", "a2.h0"], "Leave --reader out"),
         (["--at", "resid_post.0/S2", "--reader", "logits"], "reads the last token alone"),

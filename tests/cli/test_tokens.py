@@ -41,13 +41,25 @@ def test_a_prompt_of_ones_own(circuit: Invoke) -> None:
     assert [each["text"] for each in read["read"]] == ["Mary and John went"]
 
 
+def test_words_that_the_model_lacks_are_told(circuit: Invoke) -> None:
+    result = circuit("tokens", "planted-ioi", "Mary and Zorro", "--runs", "1", "--steps", "1", "--json")
+    assert result.exit_code == 0
+    assert "1 of the words are unknown to planted-ioi and become <unk>: Zorro" in " ".join(
+        result.stderr.split()
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("Mary and", "--task", "ioi"), "Give a prompt, or --task or --prompts, not both"),
         (("  ",), "is an empty prompt"),
         ((), "Give either a task or --prompts FILE"),
-        (("Mary",), "tokens of text"),
+        (("Mary",), "fewer than 2 tokens of text"),
+        (
+            ("Mary and John", "--form", "plain", "--pairs", "4"),
+            "--form and --pairs belong to prompts of --task",
+        ),
     ],
 )
 def test_mistakes_leave_nothing_behind(
