@@ -113,10 +113,7 @@ def _words(found: Found) -> Iterator[str]:
     yield MEANING
     for intent, each in (found.study.searches or {}).items():
         yield search_words(intent, each)
-    yield (
-        f"Seed {found.asked.seed}. Intervals are 95% bootstrap intervals over judged prompts. The directions stand "
-        "in directions.safetensors."
-    )
+    yield f"Seed {found.asked.seed}. Intervals are 95% bootstrap intervals over judged prompts."
 
 
 def _tables(study: Study) -> Iterator[Table]:

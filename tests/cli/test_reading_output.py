@@ -88,7 +88,10 @@ def test_pairs_at_chance_are_white_and_those_that_cannot_be_are_left_out() -> No
     assert values.shape == (2, 2)  # a2.h0 writes for none, a0.h0 reads none
     assert values.mask.tolist() == [[False, False], [True, False]]
     assert (mesh.norm.vmin, mesh.norm.vmax) == (0.2, 0.5)
-    png(composition_picture(_composition(np.array([[np.nan, 0.1], [np.nan, np.nan]])), "none above chance"))
+    none = _composition(np.array([[np.nan, 0.1], [np.nan, np.nan]]))
+    assert png(composition_picture(none, "none above chance")) == png(
+        composition_picture(none, "none above chance")
+    )
 
 
 def test_ranks_recover_from_nothing_to_all_and_empty_parts_are_left_out() -> None:
@@ -100,6 +103,7 @@ def test_ranks_recover_from_nothing_to_all_and_empty_parts_are_left_out() -> Non
     axes = ranks_figure([empty, full], "t").axes[0]
     drawn = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 3]  # type: ignore[arg-type]
     assert np.allclose(drawn, [[0.0, 0.0, 1.0], [0.0, 0.5, 1.0]])
+    assert png(ranks_figure([full], "t")) == png(ranks_figure([full], "t"))
     png(ranks_figure([empty], "nothing to recover"))
 
 
