@@ -241,7 +241,8 @@ def test_a_disk_that_fills_is_one_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+# A polite kill goes the way of Ctrl-C from where it is caught.
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_ctrl_c_and_a_polite_kill_leave_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     command = [
         sys.executable,
