@@ -37,7 +37,7 @@ def test_options_stay_where_they_are_and_the_answer_is_the_label_of_the_same_one
             assert [option for _, option in before] == [option for _, option in after]
             assert len({label for label, _ in after}) == 4
         right = {option: label for label, option in LINE.findall(new.clean)}
-        old = {label: option for label, option in LINE.findall(own.clean)}
+        old = dict(LINE.findall(own.clean))
         assert new.answers == (" " + right[old[own.answers[0].strip()]],)
         assert {*new.answers, *new.distractors} == {" " + label for label in right.values()}
         spans = {place: new.clean[a:b] for place, (a, b) in new.positions.items()}
@@ -78,10 +78,10 @@ def test_spans_move_with_the_text() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UnknownNameError, match="no mutation 'digit'. Did you mean 'digits'"):
+    with pytest.raises(UnknownNameError, match=r"no mutation 'digit'\. Did you mean 'digits'"):
         mutated(_pairs(), "digit", seed=0, lexicon=WORDS)
     other = replace(_pairs()[0], clean="Mary gave a book to")
-    with pytest.raises(PromptError, match="prompt 1 has no lines like 'A. gray'"):
+    with pytest.raises(PromptError, match=r"prompt 1 has no lines like 'A\. gray'"):
         mutated([other], "digits", seed=0, lexicon=WORDS)
     no_digits = Lexicon(lambda text, after: 1 + any(c.isdigit() for c in text), "letters alone")
     with pytest.raises(CircuitError, match="is not one token of letters alone, so mutation digits"):
