@@ -23,8 +23,8 @@ _LABEL = re.compile(r"^(\w+)(?=\. )", re.MULTILINE)
 _MARK = re.compile(r"(?<=^\w)\.(?= )", re.MULTILINE)
 _PREAMBLE = re.compile(r"\AQuestion: ")
 
-Draw = Callable[[random.Random, Sequence[str]], Sequence[str]]
-"""The labels of a prompt -> what stands in their places, in that order."""
+Draw = Callable[[random.Random, Sequence[str], Sequence[str]], Sequence[str]]
+"""The labels of a prompt, capitals that the tokenizer has -> what stands in their places, in that order."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Mutation:
     cut: tuple[re.Pattern[str], str] | None = None
 
 
-def _capitals(rng: random.Random, labels: Sequence[str]) -> Sequence[str]:
-    return rng.sample([letter for letter in LETTERS if letter not in labels], len(labels))
+def _capitals(rng: random.Random, labels: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    others = [letter for letter in known if letter not in labels]
+    return rng.sample(others, len(labels)) if len(others) >= len(labels) else LETTERS[-len(labels) :]
 
 
-def _reordered(rng: random.Random, labels: Sequence[str]) -> Sequence[str]:
+def _reordered(rng: random.Random, labels: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     """In another order, in which none keeps its place."""
     found = list(labels)
     while len(labels) > 1 and any(a == b for a, b in zip(found, labels, strict=True)):
@@ -51,9 +52,9 @@ def _reordered(rng: random.Random, labels: Sequence[str]) -> Sequence[str]:
 MUTATIONS: Mapping[str, Mutation] = {
     "random-capitals": Mutation("other capitals, drawn for each prompt", _capitals),
     "other-letters": Mutation(
-        "J, K, L, M in the places of the labels", lambda rng, own: LETTERS[9 : 9 + len(own)]
+        "J, K, L, M in the places of the labels", lambda rng, own, known: LETTERS[9 : 9 + len(own)]
     ),
-    "digits": Mutation("1, 2, 3, 4 in the places of the labels", lambda rng, own: DIGITS[: len(own)]),
+    "digits": Mutation("1, 2, 3, 4 in the places of the labels", lambda rng, own, known: DIGITS[: len(own)]),
     "permuted-labels": Mutation("the same labels in another order, drawn for each prompt", _reordered),
     "separators": Mutation('"A) gray" for "A. gray"', cut=(_MARK, ")")),
     "no-preamble": Mutation('without "Question:"', cut=(_PREAMBLE, "")),
@@ -64,12 +65,17 @@ def mutated(pairs: Sequence[PromptPair], name: str, *, seed: int, lexicon: Lexic
     """Each pair under the mutation; the same seed gives the same.
 
     Raises UnknownNameError; PromptError for a prompt without such lines, and CircuitError where the tokenizer cannot
-    tell the new labels, or aligns no pair.
+    tell the new labels, or a prompt stays the same.
     """
     if name not in MUTATIONS:
         raise UnknownNameError("mutation", name, MUTATIONS)
     rng = random.Random(f"mutation/{name}/{seed}")
-    found = tuple(_mutated(pair, MUTATIONS[name], rng, f"prompt {n + 1}") for n, pair in enumerate(pairs))
+    known = [letter for letter in LETTERS if lexicon.length(letter, "?\n") == 1]
+    found = tuple(
+        _mutated(pair, MUTATIONS[name], rng, known, f"prompt {n + 1}") for n, pair in enumerate(pairs)
+    )
+    if same := [n + 1 for n, (a, b) in enumerate(zip(pairs, found, strict=True)) if a.clean == b.clean]:
+        raise CircuitError(f"Mutation {name} changes nothing in prompt {same[0]}. Leave it out.")
     for pair in found:
         for answer in (*pair.answers, *pair.distractors):
             if lexicon.length(answer, pair.clean) != 1:
@@ -80,14 +86,16 @@ def mutated(pairs: Sequence[PromptPair], name: str, *, seed: int, lexicon: Lexic
     return found
 
 
-def _mutated(pair: PromptPair, mutation: Mutation, rng: random.Random, where: str) -> PromptPair:
+def _mutated(
+    pair: PromptPair, mutation: Mutation, rng: random.Random, known: Sequence[str], where: str
+) -> PromptPair:
     own = [found[1] for found in _LABEL.finditer(pair.clean)]
     if {a.strip() for a in (*pair.answers, *pair.distractors)} != set(own):
         raise PromptError(
             f"{where} has no lines like 'A. gray' for each of its answers and distractors, so there is nothing to "
             "mutate. Mutations are for multiple-choice, and prompts of its layout."
         )
-    new = dict(zip(own, mutation.draw(rng, own), strict=True)) if mutation.draw else {}
+    new = dict(zip(own, mutation.draw(rng, own, known), strict=True)) if mutation.draw else {}
     # Labels of the corrupted prompt alone stand for labels that nothing else uses.
     others = [found[1] for found in _LABEL.finditer(pair.corrupt) if found[1] not in own]
     free = [

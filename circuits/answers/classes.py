@@ -99,7 +99,7 @@ def knows(table: Table) -> np.ndarray:
 
 def one_label(table: Table, own: float) -> np.ndarray:
     """Nodes that raise one label whatever the answer."""
-    bias = table.unconditional
+    bias = np.nan_to_num(table.unconditional)
     visible = bias.max(1) >= VISIBLE * abs(own)
     return np.asarray((table.conditional_share < HALF) & visible & (_first_share(bias) >= ONE))
 

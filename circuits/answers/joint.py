@@ -46,9 +46,9 @@ class Rows:
         return np.asarray(self.net[2:] - self.net[0])
 
     @property
-    def apart(self) -> bool:
-        """Whether clean and corrupted prompts differ in loss, so that there is something to recover."""
-        return bool(abs(self.loss[0].mean() - self.loss[1].mean()) > 1e-6)
+    def lost(self) -> Float[np.ndarray, "prompt"]:
+        """What the corrupted prompt costs."""
+        return np.asarray(self.loss[0] - self.loss[1])
 
     def recovered(self, row: int) -> float:
         corrupt, clean, part = (self.loss[i].mean() for i in (0, 1, 2 + row))
@@ -59,9 +59,9 @@ class Rows:
 class Joint:
     """accuracy, chance: among the labels. net, loss: on clean and corrupt prompts; with: with the set patched in.
 
-    recovered: of the loss, None where there is nothing to recover. random: what 95% of the random sets recover,
-    their median, and p that one does as well. brought: what the set, and random ones on average, add to the net
-    logit.
+    recovered: of the loss, None where that is not clearly higher on corrupted prompts. random: what 95% of the random
+    sets recover, and their median; p_value: that one does as well. brought: what the set, and random ones on average,
+    add to the net logit.
     """
 
     n_prompts: int
@@ -122,8 +122,8 @@ def patched_in(model: Model, batches: Sequence[Batch], sets: Sequence[Iterable[s
 
 
 def joint(rows: Rows, labels: Labels, batches: Sequence[Batch], seed: int) -> Joint:
-    lost = rows.loss[0] - rows.loss[1]
-    random = [rows.recovered(n) for n in range(1, len(rows.brought))] if rows.apart else []
+    apart = clearly_positive(rows.lost, seed)
+    random = [rows.recovered(n) for n in range(1, len(rows.brought))] if apart else []
     return Joint(
         n_prompts=n_prompts(batches),
         accuracy=share_estimate(rows.first[1] > 0),
@@ -134,12 +134,17 @@ def joint(rows: Rows, labels: Labels, batches: Sequence[Batch], seed: int) -> Jo
         loss_corrupt=float(rows.loss[0].mean()),
         loss_with=float(rows.loss[2].mean()),
         accuracy_with=share_estimate(rows.first[2] > 0),
-        recovered=ratio_estimate(rows.loss[0] - rows.loss[2], lost, seed) if rows.apart else None,
+        recovered=ratio_estimate(rows.loss[0] - rows.loss[2], rows.lost, seed) if apart else None,
         random=_band(random),
         p_value=(1 + sum(r >= rows.recovered(0) for r in random)) / (1 + len(random)) if random else None,
         brought=mean_estimate(rows.brought[0], seed),
         brought_random=float(rows.brought[1:].mean()),
     )
+
+
+def clearly_positive(values: Float[np.ndarray, "prompt"], seed: int) -> bool:
+    """Whether the mean is, by its interval, so that it can be divided by."""
+    return mean_estimate(values, seed).low > 0
 
 
 def _band(values: list[float]) -> tuple[float, float, float] | None:

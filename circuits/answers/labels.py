@@ -41,13 +41,16 @@ class Labels:
 
     @property
     def tabled(self) -> bool:
-        """Whether bias and knowledge can be told apart: labels are few, and each is right here and wrong there."""
-        one_right = (self.right.sum(1) == 1).all()
-        return bool(one_right and len(self.tokens) <= MOST and self._right_and_wrong())
+        """Whether bias and knowledge can be told apart: labels are few, one is right, and most are of `both`."""
+        if (self.right.sum(1) != 1).any() or len(self.tokens) > MOST:
+            return False
+        return bool(self.both.sum() >= 2 and self.right[:, self.both].any(1).mean() > 0.5)
 
-    def _right_and_wrong(self) -> bool:
+    @property
+    def both(self) -> Bool[np.ndarray, "label"]:
+        """Labels that are right in some prompts and wrong in others."""
         wrong = self.own & ~self.right
-        return bool(self.right.any(0).all() and wrong.any(0).all())
+        return np.asarray(self.right.any(0) & wrong.any(0))
 
 
 def labels_of(model: Reader, batches: Sequence[Batch]) -> Labels:

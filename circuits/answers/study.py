@@ -16,7 +16,7 @@ import numpy as np
 
 from circuits.answers.classes import Acting, acting, classes
 from circuits.answers.effects import Effects, effects, written
-from circuits.answers.joint import Joint, Rows, joint, patched_in, sets_beside, smallest_set
+from circuits.answers.joint import Joint, Rows, clearly_positive, joint, patched_in, sets_beside, smallest_set
 from circuits.answers.labels import Labels, labels_of, on_right
 from circuits.answers.looks import Looks, looks
 from circuits.answers.table import Table, answer_table
@@ -45,12 +45,12 @@ class NodeReading:
 
 @dataclass(frozen=True)
 class Changed:
-    """The set on mutated prompts. survives: what it brings there in what it brings unchanged; random: the same of
-    random sets on average."""
+    """The set on mutated prompts. survives: what it brings there in what it brings unchanged; random: what random
+    sets bring there, in the same, on average. None where the set brings nothing clear unchanged."""
 
     joint: Joint
-    survives: Estimate
-    random: float
+    survives: Estimate | None
+    random: float | None
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,7 @@ def _changed(
     model: Model, batches: Sequence[Batch], sets: Sequence[tuple[str, ...]], own: Rows, seed: int
 ) -> Changed:
     rows = patched_in(model, batches, sets)
-    return Changed(
-        joint(rows, labels_of(model, batches), batches, seed),
-        ratio_estimate(rows.brought[0], own.brought[0], seed),
-        float(rows.brought[1:].mean() / own.brought[0].mean()),
-    )
+    whole, found = own.brought[0], joint(rows, labels_of(model, batches), batches, seed)
+    if not clearly_positive(whole, seed):
+        return Changed(found, None, None)
+    return Changed(found, ratio_estimate(rows.brought[0], whole, seed), found.brought_random / whole.mean())

@@ -25,7 +25,8 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Table:
-    """cells: net_n[answer, label], in logits, NaN where no prompt has both. unconditional: their mean over answers.
+    """cells: net_n[answer, label], in logits, NaN where no prompt has both. unconditional: their mean over answers,
+    NaN for labels that are only right, or only wrong.
 
     knows: mean over prompts of the conditional part on the right label. chance: what 95% of the draws stay below.
     p_values: of knows, by Holm over the nodes.
@@ -54,7 +55,7 @@ def answer_table(net: Float[np.ndarray, "prompt node label"], labels: Labels, *,
     cells = np.stack([_mean(net[answer == a]) for a in range(len(labels.tokens))], 1)
     unconditional = _over_answers(cells, labels.chance)
     conditional = net - unconditional
-    knows = on_right(conditional, labels.right).mean(0)
+    knows = _mean(on_right(conditional, labels.right))
     draws = max(DRAWS, 40 * net.shape[1])
     drawn = _with_any_label_right(conditional, labels, seed, draws)
     p = (1 + (drawn >= knows - 1e-9).sum(0)) / (1 + draws)
@@ -86,6 +87,6 @@ def _with_any_label_right(
 
     def draw() -> Float[np.ndarray, "node"]:
         taken = np.where(labels.own, rng.random(labels.own.shape), -1.0).argmax(1)
-        return np.asarray(conditional[prompts, :, taken].mean(0))
+        return _mean(conditional[prompts, :, taken])
 
     return np.stack([draw() for _ in range(draws)])
