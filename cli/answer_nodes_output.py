@@ -24,8 +24,8 @@ NODES = (
     "*: in the set. In logits of the right label less the mean over the labels, on prompts that are answered "
     "rightly. net: what the node writes at the last token, last norm frozen; with the biases nets sum to the whole. "
     "direct: what the last residual loses where the node writes as on the corrupted prompt; total: what the answer "
-    "loses where it puts that out at all tokens. labels, end: share of the last token's attention on the labels, and on "
-    "what all prompts end in."
+    "loses where it puts that out at all tokens. labels, end: share of the last token's attention on the labels, and "
+    "on what all prompts end in."
 )
 SET = (
     "The set's outputs at the last token put into the corrupted prompt. recovered: of the loss, -log p(right label) "
