@@ -57,7 +57,7 @@ def reading_of(model: BridgeModel, prompts: Prompts, found: Answers, seed: int) 
         tuple(_words(found)),
         (_nodes(found), *_labels(found), *_judged(found)),
         {"nodes": list(_node_rows(found))} | _cells(found),
-        (_drawing(title, found),),
+        tuple(_drawings(title, found)),
     )
 
 
@@ -153,8 +153,7 @@ def _labels(found: Answers) -> list[Table]:
     if (table := found.table) is None:
         return []
     names = found.labels.names
-    shown = [at for at, n in enumerate(found.nodes) if n.in_set or n.kind == "single-label"]
-    shown.sort(key=lambda at: -table.knows[at])
+    shown = _tabled(found)
     few = len(names) <= NARROW
     rows = [
         (
@@ -262,7 +261,7 @@ def _words(found: Answers) -> Iterator[str]:
         yield (
             f"Of {len(labels.names)} labels {int(labels.both.sum())} are right in some prompts and wrong in others. "
             f"A bias can be told from knowledge for those alone, of {MOST} labels at most, one right in each prompt: "
-            "so nodes have no class by what they write. More --pairs may help."
+            "so nodes have no class by what they write."
         )
         return
     bound = len(labels.names) if labels.own.all() else round(float(labels.own.sum(1).mean()))
@@ -272,12 +271,27 @@ def _words(found: Answers) -> Iterator[str]:
     )
 
 
-def _drawing(title: str, found: Answers) -> Drawing:
-    from cli.report.answers import Dot, answers_figure
+def _drawings(title: str, found: Answers) -> Iterator[Drawing]:
+    from cli.report.answers import Dot, answers_figure, labels_figure
 
-    nodes = [Dot(node.name, node.kind, node.in_set, node.direct, node.total) for node in found.nodes]
-    return Drawing(
+    dots = [Dot(node.name, node.kind, node.in_set, node.direct, node.total) for node in found.nodes]
+    yield Drawing(
         "effects.png",
         "Direct effect of every node against its total effect, in net logits of the right label",
-        partial(answers_figure, [node for node in nodes if node.name != "input"], title),
+        partial(answers_figure, [dot for dot in dots if dot.name != "input"], title),
     )
+    if (table := found.table) is not None and (shown := _tabled(found)):
+        cells = {found.nodes[at].name: table.cells[at] for at in shown}
+        yield Drawing(
+            "labels.png",
+            "Net logit that nodes write for each label when each is the right one",
+            partial(labels_figure, cells, found.labels.names, title),
+        )
+
+
+def _tabled(found: Answers) -> list[int]:
+    """Nodes of the set, and those that raise one label, who knows most first."""
+    assert found.table is not None
+    knows = found.table.knows
+    shown = [at for at, node in enumerate(found.nodes) if node.in_set or node.kind == "single-label"]
+    return sorted(shown, key=lambda at: -knows[at])

@@ -1,4 +1,4 @@
-"""Direct effects against total ones: who writes the answer, and who acts through others.
+"""Direct effects against total ones, and what nodes write for each label when each is the right one.
 
 The one idea: on the diagonal a node does all that it does by itself, on the axis of totals nothing; what lies between
 is passed on by others, and what lies below it is undone by them.
@@ -6,15 +6,17 @@ is passed on by others, and what lies below it is undone by them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cli.report.cells import Cells, cells, scale_about_zero
 from cli.report.figure import INK, PALE, paper_style
 from cli.report.sheet import COLUMN, sheet
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -30,6 +32,8 @@ _COLOURS = {
     "indirect": "#998ec3",
     "": PALE,
 }
+_CELLS = 50
+"""What fits a page, across all panels."""
 _NAMED = 14
 _ROOM = 0.13, 0.04
 """What a name takes of the axes, across and up."""
@@ -124,11 +128,29 @@ def _line(axes: Axes, nodes: Sequence[Dot]) -> None:
 
 
 def _name(axes: Axes, nodes: Sequence[Dot]) -> None:
-    """The largest, where there is room; on their own side of the diagonal."""
+    """The largest, where no dot and no other name stands; on their own side of the diagonal."""
+    into = axes.transData + axes.transAxes.inverted()
+    dots = [into.transform(node.place) for node in nodes]
     named: list[tuple[float, float]] = []
     for node in sorted(nodes, key=lambda node: -node.size)[:_NAMED]:
-        x, y = axes.transAxes.inverted().transform(axes.transData.transform(node.place))
-        if all(abs(x - a) > _ROOM[0] or abs(y - b) > _ROOM[1] for a, b in named):
+        above = node.total.value > node.direct.value
+        x, y = into.transform(node.place) + (0.01, 0.01 if above else -_ROOM[1])
+        hidden = any(0 < a - x < _ROOM[0] and 0 < b - y < _ROOM[1] for a, b in dots)
+        if not hidden and all(abs(a - x) > _ROOM[0] or abs(b - y) > _ROOM[1] for a, b in named):
             named.append((x, y))
-            aside = (3, 2) if node.total.value > node.direct.value else (3, -6)
+            aside = (3, 2) if above else (3, -6)
             axes.annotate(node.name, node.place, xytext=aside, textcoords="offset points", size=5.5, zorder=4)
+
+
+def labels_figure(
+    tables: Mapping[str, Float[np.ndarray, "answer label"]], labels: tuple[str, ...], title: str
+) -> Figure:
+    """tables: net logits by node, the most important first."""
+    first = dict(list(tables.items())[: max(1, min(len(tables), _CELLS // len(labels)))])
+    reach = max(float(np.nanmax(np.abs(table))) for table in first.values())
+    notes = (
+        "a node that knows the answer is blue on the diagonal; one with a bias has a blue column",
+        "grey: no prompt has both",
+    )
+    grid = Cells(labels, labels, first, "label", "right one", {})
+    return cells(grid, scale_about_zero(reach), title, "net logit", notes)
