@@ -134,7 +134,7 @@ def _name(axes: Axes, nodes: Sequence[Dot]) -> None:
     named: list[tuple[float, float]] = []
     for node in sorted(nodes, key=lambda node: -node.size)[:_NAMED]:
         above = node.total.value > node.direct.value
-        x, y = into.transform(node.place) + (0.01, 0.01 if above else -_ROOM[1])
+        x, y = into.transform(node.place) + np.array([0.01, 0.01 if above else -_ROOM[1]])
         hidden = any(0 < a - x < _ROOM[0] and 0 < b - y < _ROOM[1] for a, b in dots)
         if not hidden and all(abs(a - x) > _ROOM[0] or abs(b - y) > _ROOM[1] for a, b in named):
             named.append((x, y))
