@@ -24,9 +24,9 @@ NODES = (
     "*: in the set. In logits of the right label less the mean over the labels, on prompts that are answered "
     "rightly. net: what the node writes at the last token, last norm frozen; with the biases nets sum to the whole. "
     "direct: what the last residual loses where the node writes as on the corrupted prompt; total: what the answer "
-    "loses where it puts that out at all tokens. labels, end: share of the last token's attention on the labels, and "
-    "on what all prompts end in."
+    "loses where it puts that out at all tokens."
 )
+PLACES = {"labels": "the labels", "content": "what the prompt is about", "end": "what all prompts end in"}
 SET = (
     "The set's outputs at the last token put into the corrupted prompt. recovered: of the loss, -log p(right label) "
     "among the labels, if that is clearly lower on the clean prompt; random: the median of 25 sets of as many heads "
@@ -119,21 +119,28 @@ def _cells(found: Answers) -> dict[str, list[dict[str, Any]]]:
 def _nodes(found: Answers) -> Table:
     """Those with the largest effects, of either kind."""
     of = {row["node"]: row for row in _node_rows(found)}
+    places = [place for place in PLACES if place in found.looks.chance]
+    where = ", ".join(f"{PLACES[place]} ({number(found.looks.chance[place])})" for place in places)
+    looks = (
+        f"{', '.join(places)}: attention of the last token on {where}; in brackets what even attention gives."
+    )
     rows = [
         (
             node.name + "*" * node.in_set,
             node.kind,
-            *(estimate(value) for value in (node.net, node.direct, node.total)),
-            *(_paid(of[node.name][f"looks_{place}"]) for place in ("labels", "end")),
+            number(node.net.value),
+            estimate(node.direct),
+            estimate(node.total),
+            *(_paid(of[node.name][f"looks_{place}"]) for place in places),
         )
         for node in sorted(found.nodes, key=_size, reverse=True)
     ]
-    columns = ("node", "class", "net", "direct", "total", "labels", "end")
+    columns = ("node", "class", "net", "direct", "total", *places)
     return Table(
         "Nodes by the larger of their effects",
         columns,
         rows,
-        (NODES,),
+        (NODES, looks),
         lines=SHOWN,
         numeric=columns[2:],
         folding=(),
