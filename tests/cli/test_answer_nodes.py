@@ -53,7 +53,9 @@ def test_the_planted_movers_are_the_set_and_what_feeds_them_is_indirect(circuit:
     assert result.exit_code == 0, result.output
     nodes = kept["nodes"]
     assert list(nodes) == list(pd.read_csv("out/nodes.csv").node)
-    assert kept["set"]["nodes"]
+    assert kept["set"]["nodes"] == ["a2.h1", "a2.h3"]
+    # Of 80 columns nothing is cut off.
+    assert "a2.h1* 2.74 5.48 [5.48, 5.48] 5.48 [5.48, 5.48]" in " ".join(result.stdout.split())
     for name in kept["set"]["nodes"]:
         assert nodes[name]["direct"] > 0
     feeding = {name for name, node in nodes.items() if node["class"] in ("indirect", "content-gatherer")}
@@ -78,7 +80,7 @@ def test_mutations_of_own_prompts_are_judged_and_what_cannot_be_is_left_out(circ
     assert "Mutation other-letters is left out" in said
     assert "no-preamble changes nothing in prompt 1" in said
     assert "not clearly above chance" in Path("out/report.md").read_text()
-    assert list(pd.read_csv("out/survives.csv").prompts) == ["as they are", *kept["mutations"]]
+    assert list(pd.read_csv("out/judged.csv").prompts) == ["as they are", *kept["mutations"]]
     assert kept["set"]["judged"]["chance"] == 0.5
 
 
