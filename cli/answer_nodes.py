@@ -56,7 +56,7 @@ def answers(
 
     [bold]circuit answers plain-4l --task colored-objects[/bold]
 
-    [bold]circuit answers context-4l --task multiple-choice --mutation all --output answers[/bold]
+    [bold]circuit answers gpt2 --task multiple-choice --mutation all --output answers[/bold]
     """
     from circuits.answers.study import read_answers
     from circuits.halves import split

@@ -108,7 +108,7 @@ def _labels(found: Answers) -> list[Table]:
     ]
     biases = tuple(f"bias {name}" for name in names) if few else ("largest bias",)
     columns = ("node", "knows (chance)", "p", "share", *biases)
-    title = "What the set's nodes know of the answer, and their biases"
+    title = "What the set's nodes know, and their biases"
     return [Table(title, columns, rows, (LABELS,), lines=SHOWN, numeric=columns[1:], folding=())]
 
 

@@ -3,7 +3,7 @@
 The one idea: nodes are read and chosen on the discovery half, on the prompts that the model answers rightly, and the
 set is judged on all prompts of the other half, and again where those are changed (mutations).
 Source: Lieberum et al. 2023 (arXiv 2307.09458).
-Cost: on the discovery half five forward passes and one a component; on the judged half, and each change of it, four
+Cost: on the discovery half six forward passes and one a component; on the judged half, and each change of it, four
 and two a set, of which one is the set and 25 are random.
 """
 
