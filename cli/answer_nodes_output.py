@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -60,16 +61,16 @@ def _kept(found: Answers) -> dict[str, Any]:
 
 def _node_rows(found: Answers) -> Iterator[dict[str, Any]]:
     """One a node, in the order of the model."""
-    heads = iter(range(len(found.looks.end)))
+    heads, paid = itertools.count(), found.looks.attention | {"evenness": found.looks.evenness}
     for at, node in enumerate(found.nodes):
         row: dict[str, Any] = {"node": node.name, "class": node.kind, "in_set": node.in_set}
         for name, value in (("net", node.net), ("direct", node.direct), ("total", node.total)):
             row |= _columns(name, value)
         row |= {"p_direct": found.acts.p_direct[at], "p_total": found.acts.p_total[at]}
         head = next(heads) if node.name[0] == "a" else None
-        for place in ("right", "labels", "evenness", "end", "content"):
-            paid = getattr(found.looks, place)
-            row[f"looks_{place}"] = None if head is None or paid is None else float(paid[head])
+        for place in ("right", "labels", "evenness", "content", "end"):
+            each = paid.get(place)
+            row[f"looks_{place}"] = None if head is None or each is None else float(each[head])
         if (table := found.table) is not None:
             row |= {"knows": table.knows[at], "knows_chance": table.chance[at], "p_knows": table.p_values[at]}
             row["conditional_share"] = table.conditional_share[at]

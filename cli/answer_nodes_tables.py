@@ -70,7 +70,7 @@ def _nodes(found: Answers) -> Table:
 
 def _looks(found: Answers) -> Table:
     """Heads in the same order, below what even attention gives."""
-    seen = {name: getattr(found.looks, name) for name in PLACES if name in found.looks.chance}
+    seen = found.looks.attention
     heads = [node.name for node in found.nodes if node.name[0] == "a"]
     even = ("even attention", *(number(found.looks.chance[name]) for name in seen))
     rows = [

@@ -77,17 +77,17 @@ def classes(acts: Acting, table: Table | None, heads: dict[int, int], looks: Loo
 def _that_hold(
     node: int, acts: Acting, table: Table | None, head: int | None, looks: Looks, own: float
 ) -> list[str]:
+    paid = {} if head is None else {name: float(each[head]) for name, each in looks.attention.items()}
     found = []
     if table is not None and knows(table)[node]:
-        found += ["amplification"] * (head is not None and bool(looks.end[head] >= HALF)) + ["correct-label"]
+        found += ["amplification"] * (paid.get("end", 0.0) >= HALF) + ["correct-label"]
     if table is not None and one_label(table, own)[node]:
         found.append("single-label")
-    if head is not None and looks.labels is not None and looks.evenness is not None:
-        found += ["uniform"] * bool(looks.labels[head] >= HALF and looks.evenness[head] >= EVEN)
+    if paid.get("labels", 0.0) >= HALF and looks.evenness is not None:
+        found += ["uniform"] * bool(looks.evenness[head] >= EVEN)
     if acts.through_others[node]:
-        content = head is not None and looks.content is not None
-        at_content = content and looks.content[head] > 2 * looks.chance["content"]  # type: ignore[index]
-        found += ["content-gatherer"] * bool(at_content) + ["indirect"]
+        at_content = paid.get("content", 0.0) > 2 * looks.chance.get("content", 1.0)
+        found += ["content-gatherer"] * at_content + ["indirect"]
     return found
 
 

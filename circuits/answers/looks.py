@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -27,46 +26,44 @@ CONTENT = ("OPTION", "OBJECT", "ASKED", "SUBJECT")
 
 @dataclass(frozen=True)
 class Looks:
-    """Mean attention of each head from the last token; chance: what even attention gives to the same tokens.
-
-    right, labels: at the right label, at all of them. evenness: entropy over the labels, 1 where all get alike.
-    None where labels stand in no prompt. end: at the common end. content: None where no position has such a name.
+    """attention: mean over prompts of what each head gives from the last token to the tokens of a name: right (the
+    right label), labels (all of them), content (what the prompt is about), end (what all prompts end in); a name is
+    missing where no prompt has the tokens. chance: what even attention gives them. evenness: entropy over the labels,
+    1 where all get alike.
     """
 
-    right: Float[np.ndarray, "head"] | None
-    labels: Float[np.ndarray, "head"] | None
-    evenness: Float[np.ndarray, "head"] | None
-    end: Float[np.ndarray, "head"]
-    content: Float[np.ndarray, "head"] | None
+    attention: dict[str, Float[np.ndarray, "head"]]
     chance: dict[str, float]
+    evenness: Float[np.ndarray, "head"] | None
 
 
 def looks(model: Model, batches: Sequence[Batch]) -> Looks:
     """One forward pass, and queries and keys a second time."""
-    paid = _paid(model, batches)
     pairs = {i: pair for batch in batches for i, pair in zip(batch.index, batch.pairs, strict=True)}
     rows = [pair for _, pair in sorted(pairs.items())]
-    places = [label_places(model, pair) for pair in rows]
-    end = common_end(rows)
-    named = [[pair.positions[name] for name in CONTENT if name in pair.positions] for pair in rows]
-    at: dict[str, list[list[int]]] = {
-        "end": [list(range(len(pair.clean) - end, len(pair.clean))) for pair in rows],
-        "right": []
-        if None in places
-        else [p[: len(pair.answers)] for p, pair in zip(places, rows, strict=True) if p],
-        "labels": [] if None in places else [p for p in places if p],
-        "content": named if all(named) else [],
-    }
-    means = {name: _mean_at(paid, some) for name, some in at.items() if some}
-    chance = {
-        name: float(np.mean([len(set(p)) / len(pair.clean) for p, pair in zip(some, rows, strict=True)]))
-        for name, some in at.items()
-        if some
-    }
-    evenness = _evenness(paid, at["labels"]) if at["labels"] else None
+    paid, at = _paid(model, batches), _tokens(model, rows)
+    lengths = [len(pair.clean) for pair in rows]
     return Looks(
-        means.get("right"), means.get("labels"), evenness, means["end"], means.get("content"), chance
+        {name: _mean_at(paid, some) for name, some in at.items()},
+        {
+            name: float(np.mean([len(set(p)) / n for p, n in zip(some, lengths, strict=True)]))
+            for name, some in at.items()
+        },
+        _evenness(paid, at["labels"]) if "labels" in at else None,
     )
+
+
+def _tokens(model: Reader, rows: Sequence[TokenPair]) -> dict[str, list[list[int]]]:
+    """The tokens of each name, prompt by prompt; of those that all prompts have."""
+    named = [[pair.positions[name] for name in CONTENT if name in pair.positions] for pair in rows]
+    labels, end = [label_places(model, pair) for pair in rows], common_end(rows)
+    found = {
+        "right": [places[: len(pair.answers)] for places, pair in zip(labels, rows, strict=True)],
+        "labels": labels,
+        "content": named,
+        "end": [list(range(len(pair.clean) - end, len(pair.clean))) for pair in rows],
+    }
+    return {name: some for name, some in found.items() if all(some)}
 
 
 def _paid(model: Model, batches: Sequence[Batch]) -> list[Float[np.ndarray, "head source"]]:
@@ -93,20 +90,19 @@ def _evenness(paid: list[np.ndarray], places: list[list[int]]) -> Float[np.ndarr
     return np.asarray(np.mean(found, axis=0))
 
 
-def label_places(model: Reader, pair: TokenPair) -> list[int] | None:
+def label_places(model: Reader, pair: TokenPair) -> list[int]:
     """Where the prompt's labels stand, answers first: the last token spelled so, in capitals or not.
 
-    None where one of them stands nowhere.
+    None at all where one of them stands nowhere.
     """
-    spell = cache(lambda token: model.token_string(token).strip())
+    spelled = [model.token_string(token).strip() for token in pair.clean]
     found = []
     for token in (*pair.answers, *pair.distractors):
-        exact = [i for i, other in enumerate(pair.clean) if spell(other) == spell(token)]
-        alike = [i for i, other in enumerate(pair.clean) if spell(other).lower() == spell(token).lower()]
-        if not alike:
-            return None
-        found.append((exact or alike)[-1])
-    return found
+        label = model.token_string(token).strip()
+        exact = [i for i, other in enumerate(spelled) if other == label]
+        alike = [i for i, other in enumerate(spelled) if other.lower() == label.lower()]
+        found += (exact or alike)[-1:]
+    return found if len(found) == len(pair.answers) + len(pair.distractors) else []
 
 
 def common_end(rows: Sequence[TokenPair]) -> int:

@@ -255,10 +255,14 @@ def test_where_the_last_token_looks() -> None:
     seen = looks(model, batches)
     heads = {name: i for i, name in enumerate(model.graph.heads)}
     assert seen.chance == pytest.approx({"end": 1 / 6, "right": 1 / 6, "labels": 2 / 6, "content": 1 / 6})
-    np.testing.assert_allclose(seen.labels[[heads["a1.h3"], heads["a0.h2"]]], [1, 2 / 6], atol=1e-4)
-    np.testing.assert_allclose(seen.evenness[[heads["a1.h3"], heads["a0.h2"]]], 1, atol=1e-4)
-    np.testing.assert_allclose(seen.labels[heads["a0.h3"]], 0, atol=1e-4)
-    np.testing.assert_allclose(seen.right[heads["a1.h3"]], 0.5, atol=1e-4)
+    labels, spread = seen.attention["labels"], [heads["a1.h3"], heads["a0.h2"]]
+    np.testing.assert_allclose(labels[spread], [1, 2 / 6], atol=1e-4)
+    assert seen.evenness is not None
+    np.testing.assert_allclose(seen.evenness[spread], 1, atol=1e-4)
+    np.testing.assert_allclose(labels[heads["a0.h3"]], 0, atol=1e-4)
+    np.testing.assert_allclose(seen.attention["right"][heads["a1.h3"]], 0.5, atol=1e-4)
+    unsaid = replace(batches[0].pairs[0], distractors=(20,))
+    assert label_places(model, unsaid) == []
 
 
 def test_the_smallest_set_holds_four_fifths_of_what_is_positive() -> None:
