@@ -3,10 +3,10 @@
 The one idea: the first rule that holds names the class, and every threshold stands here:
     amplification    knows the answer, and looks at the prompt's end
     correct-label    knows the answer
-    single-label     a bias, most of it for one label
-    uniform          looks at the labels, at all of them alike
     content-gatherer acts on the answer through others alone, and looks at what the prompt is about
     indirect         acts on the answer through others alone
+    single-label     a bias, most of it for one label
+    uniform          looks at the labels, at all of them alike
 Knowing, and acting, must stand out from chance over all nodes (Holm, LEVEL).
 Source: the classes are those of Lieberum et al. 2023 (arXiv 2307.09458), found there by eye; rules and thresholds
 are ours.
@@ -34,8 +34,6 @@ VISIBLE = 0.05
 """Of the model's own net logit: biases smaller than that are none."""
 DIRECT = 0.2
 """Of the total effect: who does less of it directly acts through others."""
-
-CLASSES = ("amplification", "correct-label", "single-label", "uniform", "content-gatherer", "indirect")
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,13 @@ def _that_hold(
     found = []
     if table is not None and knows(table)[node]:
         found += ["amplification"] * (paid.get("end", 0.0) >= HALF) + ["correct-label"]
+    if acts.through_others[node]:
+        at_content = paid.get("content", 0.0) > 2 * looks.chance.get("content", 1.0)
+        found += ["content-gatherer"] * at_content + ["indirect"]
     if table is not None and one_label(table, own)[node]:
         found.append("single-label")
     if paid.get("labels", 0.0) >= HALF and looks.evenness is not None:
         found += ["uniform"] * bool(looks.evenness[head] >= EVEN)
-    if acts.through_others[node]:
-        at_content = paid.get("content", 0.0) > 2 * looks.chance.get("content", 1.0)
-        found += ["content-gatherer"] * at_content + ["indirect"]
     return found
 
 
