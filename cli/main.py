@@ -20,6 +20,8 @@ COMMANDS = {
     "subspace": "Learn directions that carry a task's answer at one site, and test whether the model really reads "
     "them.",
     "mlp": "Split each MLP's output into heads' outputs, times a number each, and a vector for the task.",
+    "answers": "Say what each node writes for every label of a question, alone and through others; and which set "
+    "answers.",
     "plan": "Say what `circuit discover` with these options will do and take; run nothing, write nothing.",
     "rank": "Rank texts by how much they ask of a model's retrieval heads, or by how like some others they are.",
     "models": "List the built-in models with the accuracies that their cards state.",
@@ -39,6 +41,7 @@ COMMANDS = {
 """Each with the first sentences of its help, in the order in which help lists them."""
 
 ELSEWHERE = {
+    "answers": "cli.answer_nodes:answers",
     "models": "cli.listings:models",
     "methods": "cli.listings:methods",
     "import": "cli.import_:import_",
