@@ -13,6 +13,7 @@ from cli.evaluate import evaluate
 from cli.export import export
 from cli.heads import heads
 from cli.import_ import import_
+from cli.in_context import in_context
 from cli.intervene import intervene
 from cli.listings import methods, models
 from cli.mlp import mlp
@@ -43,6 +44,7 @@ for command in (
     heads,
     intervene,
     subspace,
+    in_context,
     mlp,
     plan,
     rank,

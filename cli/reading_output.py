@@ -5,7 +5,7 @@ The one idea: a reading is a record, some sentences and some tables, said once; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,27 @@ def _cell(value: object) -> str:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """file: a PNG's name. words: what it shows, for who cannot see it. make: draws it, where it is wanted."""
+
+    file: str
+    words: str
+    make: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
 class Reading:
-    """record: the file by which the folder is known. kept: what it holds. title, words: what is said of it."""
+    """record: the file by which the folder is known. kept: what it holds. title, words: what is said of it.
+
+    pictures: where there are any, the folder holds them, and report.html as well.
+    """
 
     record: str
     title: str
     kept: Mapping[str, Any]
     words: tuple[str, ...]
     tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 def model_record(model: Any) -> dict[str, str]:
@@ -109,12 +122,19 @@ def _write(reading: Reading, kept: Mapping[str, Any], folder: Path, force: bool)
         for part in reading.tables:
             write_table(place / f"{part.name}.csv", pd.DataFrame(list(part.rows), columns=list(part.columns)))
         write_text(place / "report.md", _report(reading))
+        for picture in reading.pictures:
+            (place / picture.file).write_bytes(picture.make())
+        if reading.pictures:
+            from cli.page.page import Page, write_page
+
+            write_page(Page(_report(reading), place))
 
 
 def _report(reading: Reading) -> str:
     from cli.report.markdown import table
 
     parts = [f"# {reading.title}", *reading.words]
+    parts += [f"![{picture.words}]({picture.file})" for picture in reading.pictures]
     for part in reading.tables:
         parts += [f"## {part.title}", table(part.columns, part.cells(None)), part.note]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -50,6 +50,10 @@ class Control:
     accuracy: tuple[float, ...]
     lost: Estimate
 
+    @property
+    def mean(self) -> float:
+        return sum(self.accuracy) / len(self.accuracy)
+
 
 @dataclass(frozen=True)
 class Ablation:

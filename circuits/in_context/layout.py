@@ -40,12 +40,9 @@ class FewShot:
 def few_shot(model: Reader, pairs: Sequence[PromptPair], batches: Sequence[Batch]) -> tuple[FewShot, ...]:
     """Raises PromptError for the first prompt without examples, CircuitError where answers are whole strings."""
     require_single_tokens(batches, "in-context")
-    found = []
-    for batch in batches:
-        special = [_special(model, pairs[index]) for index in batch.index]
-        rows = zip(special, batch.pairs, batch.index, strict=True)
-        found.append(FewShot(batch, tuple(layout(model, pair, n, index) for n, pair, index in rows)))
-    return tuple(found)
+    rows = {i: pair for batch in batches for i, pair in zip(batch.index, batch.pairs, strict=True)}
+    found = {i: layout(model, rows[i], _special(model, pairs[i]), i) for i in sorted(rows)}
+    return tuple(FewShot(batch, tuple(found[i] for i in batch.index)) for batch in batches)
 
 
 def layout(model: Reader, pair: TokenPair, special: int, index: int) -> Layout:

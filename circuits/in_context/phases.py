@@ -44,6 +44,11 @@ class Level:
     def threshold(self) -> float:
         return EVEN_TIMES / self.tokens
 
+    @property
+    def even(self) -> float:
+        """What labels get together where attention is even."""
+        return self.examples / self.tokens
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -104,7 +109,7 @@ def text_features(weights: Weights, prompts: Sequence[FewShot]) -> Float[Tensor,
     rows = [[token for token in texts[index] if token not in shared] for index in sorted(texts)]
     if not any(rows):
         raise PromptError(
-            "Every prompt asks about the same text, so there is no telling what is known of it."
+            "Every prompt asks about the same text; give prompts that ask about different ones."
         )
     device = prompts[0].batch.clean.device
     return torch.stack([_mean_embedding(weights, row, device) for row in rows])
