@@ -10,9 +10,6 @@ import typer
 from cli.guard import guarded
 from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
-RECORD = "in-context.json"
-"""By which the folder is known."""
-
 TASK, PAIRS = "in-context-classification", 128
 
 
@@ -38,7 +35,7 @@ def in_context(
     force: ReplaceFolder = False,
     json: Annotated[bool, typer.Option("--json", help="Print in-context.json, and nothing else.")] = False,
 ) -> None:
-    """Measure how examples are summarised, merged into their labels and retrieved, and forbid each step.
+    """Say how examples in a prompt are summarised, merged into their labels and retrieved; forbid each step.
 
     [bold]circuit in-context plain-6l --form arbitrary[/bold]
 
@@ -49,7 +46,7 @@ def in_context(
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.runs import check_output
-    from cli.in_context_output import reading_of
+    from cli.in_context_output import RECORD, reading_of
     from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
     from cli.reading_output import put_out
     from cli.render import progress

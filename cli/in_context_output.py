@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cli.in_context import RECORD
-from cli.reading_output import Picture, Reading, Table, model_record
+from cli.reading_output import Drawing, Reading, Table, model_record
 from cli.wording import estimate, number, share
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.in_context.ablation import Ablation
     from circuits.in_context.study import Study
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
+
+RECORD = "in-context.json"
+"""By which the folder is known."""
 
 SHOWN = 6
 """Heads that the terminal lists."""
@@ -43,15 +48,14 @@ def reading_of(model: BridgeModel, prompts: Prompts, found: Study, draws: int, s
         kept,
         tuple(words(found)),
         (_streams(found), _merged(found), _mergers(found), _retrievers(found), _ablations(found)),
-        (Picture("phases.png", PICTURE, lambda: _drawn(found)),),
+        drawings=(Drawing("phases.png", PICTURE, partial(_draw, found)),),
     )
 
 
-def _drawn(found: Study) -> bytes:
-    from cli.report.figure import png
+def _draw(found: Study) -> Figure:
     from cli.report.in_context import phases_picture
 
-    return png(phases_picture(found))
+    return phases_picture(found)
 
 
 def behind(layers: int) -> str:
@@ -80,7 +84,7 @@ def _streams(found: Study) -> Table:
         for each in found.streams
     ]
     columns = ("behind", "KA with text", "shuffled", "answer read", "guess", "nearest")
-    return Table("summary", "1 Summarise: what s_q knows", columns, rows, note=_streams_note(found))
+    return Table("1 Summarise: what s_q knows", columns, rows, (_streams_note(found),), name="summary")
 
 
 def _streams_note(found: Study) -> str:
@@ -101,7 +105,7 @@ def _merged(found: Study) -> Table:
     note = (
         "y behind the layer against s before it, last example; label alone: y's embedding against the same s."
     )
-    return Table("merge", "2 Merge: what labels take over from forerunners", columns, rows, note=note)
+    return Table("2 Merge: what labels take over from forerunners", columns, rows, (note,), name="merge")
 
 
 def _mergers(found: Study) -> Table:
@@ -118,7 +122,9 @@ def _mergers(found: Study) -> Table:
     ]
     columns = ("head", "A[y_i, s_i]", "low", "high", "token before, elsewhere", "counts")
     note = f"Counts: more than 5 / n_t = {number(found.level.threshold, 3)}."
-    return Table("merging-heads", "Heads that look from label to forerunner", columns, rows, SHOWN, note)
+    return Table(
+        "Heads that look from label to forerunner", columns, rows, (note,), lines=SHOWN, name="merging-heads"
+    )
 
 
 def _retrievers(found: Study) -> Table:
@@ -141,7 +147,12 @@ def _retrievers(found: Study) -> Table:
         f"{number(level.threshold / level.labels, 3)}. {level.same:.1%} of the labels are right."
     )
     return Table(
-        "retrieving-heads", "3 Retrieve: heads that look from s_q to labels", columns, rows, SHOWN, note
+        "3 Retrieve: heads that look from s_q to labels",
+        columns,
+        rows,
+        (note,),
+        lines=SHOWN,
+        name="retrieving-heads",
     )
 
 
@@ -166,7 +177,7 @@ def _ablations(found: Study) -> Table:
         "Random: with as many other entries forbidden; queries: others of the same queries; lost more: by how much "
         "the edge costs more than those."
     )
-    return Table("ablations", "Without an edge, in all heads", columns, rows, note=note)
+    return Table("Without an edge, in all heads", columns, rows, (note,), name="ablations")
 
 
 def words(found: Study) -> Iterator[str]:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
 
-RECORD = "mlp.json"
-"""By which the folder is known."""
-
 PAIRS = 80
 
 
@@ -60,7 +57,7 @@ def mlp(
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.runs import check_output
-    from cli.mlp_output import reading_of
+    from cli.mlp_output import RECORD, reading_of
     from cli.prompt_source import draw_prompts, own_prompts
     from cli.reading_output import put_out
     from cli.render import progress

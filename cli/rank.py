@@ -65,7 +65,8 @@ def rank(
     from circuits.models.source import find_model
     from circuits.ranking.texts import read_texts
     from circuits.runs import check_output
-    from cli.rank_output import RECORD, record, show, write
+    from cli.rank_output import RECORD, reading_of
+    from cli.reading_output import put_out
     from cli.render import progress
 
     _require(by, target, head, length)
@@ -83,15 +84,7 @@ def rank(
             found = _like(loaded, pool, read_texts(target, loaded), settings, seed, say)
         else:
             found = _influenced(loaded, pool, head or [], length, draws, seed, say)
-    kept = record(found, loaded, texts, target, seed)
-    if output:
-        write(output, found, kept, force=force)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(kept), end="")
-        return
-    show(found, kept, top, output)
+    put_out(reading_of(found, loaded, texts, target, seed, top), output, force=force, json=json)
 
 
 def _require(by: str, target: Path | None, head: list[str] | None, length: int | None) -> None:

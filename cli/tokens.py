@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
 
-RECORD = "tokens.json"
-"""By which the folder is known."""
-
 PAIRS = 16
 
 
@@ -62,7 +59,7 @@ def tokens(
     from cli.prompt_source import own_prompts
     from cli.reading_output import put_out
     from cli.render import progress
-    from cli.tokens_output import reading_of
+    from cli.tokens_output import RECORD, reading_of
 
     own = None if prompt is not None and not (task or prompts) else own_prompts(task, prompts)
     _require_one(prompt, task or prompts)

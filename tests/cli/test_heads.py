@@ -74,7 +74,7 @@ def test_without_a_task_roles_of_random_tokens_are_left(circuit: Invoke) -> None
 
 
 def test_the_help_names_every_role() -> None:
-    (option,) = (p for p in get_command(app).commands["heads"].params if p.name == "role")  # type: ignore[attr-defined]
+    (option,) = (p for p in get_command(app).commands["heads"].command().params if p.name == "role")  # type: ignore[attr-defined]
     assert all(role in option.help for role in ROLES.names())
 
 

@@ -30,7 +30,14 @@ def test_influence_is_written_best_first_and_the_same_byte_for_byte(
         assert result.exit_code == 0, result.output
     one, two = ({p.name: p.read_bytes() for p in Path(name).iterdir()} for name in ("one", "two"))
     assert one == two
-    assert set(one) == {"ranking.json", "scores.jsonl", "scores.csv", "report.md"}
+    assert set(one) == {
+        "ranking.json",
+        "scores.jsonl",
+        "scores.csv",
+        "report.md",
+        "report.html",
+        "ranking.png",
+    }
     lines = [json.loads(line) for line in one["scores.jsonl"].decode().splitlines()]
     figures = [line["attention-influence"] for line in lines]
     assert [f["rank"] for f in figures] == [1, 2, 3]

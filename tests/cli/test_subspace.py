@@ -33,6 +33,8 @@ def test_the_folder_is_the_same_byte_for_byte_and_says_what_the_terminal_says(ci
         "effects.csv",
         "directions.safetensors",
         "report.md",
+        "report.html",
+        "subspace.png",
     }
     kept = json.loads(one["subspace.json"])
     assert [each["rank"] for each in kept["alignments"]] == [1, 2]

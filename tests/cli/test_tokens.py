@@ -19,7 +19,15 @@ def test_the_folder_is_the_same_byte_for_byte(circuit: Invoke) -> None:
     assert [run.exit_code for run in runs] == [0, 0], runs[0].output
     one, two = ({p.name: p.read_bytes() for p in Path(name).iterdir()} for name in ("one", "two"))
     assert one == two
-    assert set(one) == {"tokens.json", "report.md", "positions.csv", "tokens.csv", "judges.csv"}
+    assert set(one) == {
+        "tokens.json",
+        "report.md",
+        "report.html",
+        "tokens.png",
+        "positions.csv",
+        "tokens.csv",
+        "judges.csv",
+    }
     kept = json.loads(one["tokens.json"])
     assert len(pd.read_csv("one/tokens.csv")) == sum(len(each["tokens"]) for each in kept["read"])
     assert "ReAGent: " in one["report.md"].decode()
