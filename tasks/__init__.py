@@ -40,7 +40,7 @@ TASKS = Tasks(
     kind="task",
     package="tasks",
     attribute="TASK",
-    without=frozenset({"task", "own", "words", "facts", "templates", "held_out", "sampling"}),
+    without=frozenset({"task", "own", "words", "facts", "templates", "held_out", "sampling", "any_length"}),
     group="circuit.tasks",
     noun="tasks.task:Task",
 )

@@ -23,12 +23,12 @@ the list the answer stands.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 from circuits.errors import CircuitError
 from circuits.prompts import PromptPair
+from tasks.any_length import AnyLength
 from tasks.task import Lexicon, Task
 from tasks.templates import end, fill
 from tasks.words import COLOURS, NAMES, OBJECTS
@@ -39,20 +39,15 @@ STYLES = {
 }
 QUESTION = "\nQuestion: who owns the {ASKED}?\nAnswer:"
 LENGTHS = {"short": "pairs-5", "medium": "pairs-20", "long": "pairs-60", "sentences": "sentences-5"}
-_ANY_LENGTH = re.compile(r"(pairs|sentences)-([1-9]\d*)")
-
-
-class AnyLength(dict[str, str]):
-    """Forms by name, and besides them every `pairs-N` and `sentences-N` of two entries or more."""
-
-    def __contains__(self, form: object) -> bool:
-        found = _ANY_LENGTH.fullmatch(str(form))
-        return super().__contains__(form) or bool(found and int(found[2]) > 1)
-
-
-def _style_and_length(form: str) -> tuple[str, int]:
-    style, n = LENGTHS.get(form, form).split("-")
-    return style, int(n)
+FORMS = AnyLength(
+    {
+        "short": "a list of 5; pairs-N is a list of N",
+        "medium": "a list of 20",
+        "long": "a list of 60",
+        "sentences": "5 sentences; sentences-N is N of them",
+    },
+    named=LENGTHS,
+)
 
 
 @lru_cache(maxsize=32)
@@ -91,7 +86,7 @@ def _some(rng: random.Random, names: list[str], n: int) -> list[str]:
 
 
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
-    style, n = _style_and_length(form)
+    style, n = FORMS.style_and_length(form)
     (*keys, absent), (value, wrong, fresh, *values) = _entries(rng, lexicon, n)
     at, other = rng.sample(range(n), 2)
     rng.shuffle(values)
@@ -124,14 +119,7 @@ TASK = Task(
     summary="Key-value retrieval: who owns the thing that is asked for, in a list of any length.",
     paper="Liu et al. 2023, arXiv 2307.03172",
     metric="logit-difference",
-    forms=AnyLength(
-        {
-            "short": "a list of 5; pairs-N is a list of N",
-            "medium": "a list of 20",
-            "long": "a list of 60",
-            "sentences": "5 sentences; sentences-N is N of them",
-        }
-    ),
+    forms=FORMS,
     corruptions={
         "other-key": "another thing of the list is asked for, so the answer changes",
         "other-value": "the thing that is asked for belongs to someone else",

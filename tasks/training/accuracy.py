@@ -12,23 +12,7 @@ from circuits.prompts import PromptPair
 from tasks import TASKS
 from tasks.held_out import held_out
 from tasks.training.network import Network
-from tasks.training.streams import BEGIN, Words
-
-FORMS: tuple[tuple[str, str], ...] = (
-    ("ioi", "plain"),
-    ("ioi", "distractors"),
-    ("ioi", "two-givers"),
-    ("colored-objects", "zero-shot"),
-    ("colored-objects", "one-shot"),
-    ("factual-recall", "mixed"),
-    ("factual-recall", "capital"),
-    ("factual-recall", "language"),
-    ("factual-recall", "country"),
-    ("factual-recall", "continent"),
-    ("arithmetic", "addition"),
-    ("arithmetic", "subtraction"),
-)
-"""What the models are trained for; `counterfactual-context` is not among it."""
+from tasks.training.rows import BEGIN, Words
 
 
 def held_out_pairs(
@@ -67,10 +51,12 @@ def accuracy(network: Network, words: Words, pairs: Sequence[PromptPair]) -> flo
     return right / len(pairs)
 
 
-def measure(network: Network, words: Words, n: int, seed: int) -> dict[str, dict[str, float]]:
+def measure(
+    network: Network, words: Words, forms: Iterable[tuple[str, str]], n: int, seed: int
+) -> dict[str, dict[str, float]]:
     """task/form -> accuracy and n, on held-out prompts."""
     measured = {}
-    for task, form in FORMS:
+    for task, form in forms:
         share = accuracy(network, words, held_out_pairs(words, task, form, n, seed))
         measured[f"{task}/{form}"] = {"accuracy": round(share, 5), "n": n}
     return measured

@@ -16,7 +16,7 @@ from torch import Tensor
 from circuits.prompts import PromptPair
 from tasks.training.accuracy import by_length
 from tasks.training.network import Block, Network
-from tasks.training.streams import Words
+from tasks.training.rows import Words
 from tasks.training.vocabulary import split
 
 LEAST_SHOWN = 0.3

@@ -22,17 +22,20 @@ def builtin_folder(name: str) -> Path:
 
 
 def _train_plain(name: str, folder: Path, seed: int, steps_scale: float, report: Report) -> None:
-    trainer = Trainer(RECIPES[name], seed, report)
+    recipe = RECIPES[name]
+    trainer = Trainer(recipe, seed, report)
     network = trainer.run(steps_scale)
     card = make_card(
         network,
         name=name,
         kind="plain",
-        summary=RECIPES[name].summary,
+        summary=recipe.summary,
         seed=seed,
         stages=trainer.progress.stages,
+        words=trainer.words,
+        judged=recipe.judged,
     )
-    save_model(network, folder)
+    save_model(network, folder, trainer.words.known)
     save_card(card, folder)
 
 

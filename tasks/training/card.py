@@ -16,9 +16,10 @@ from tasks import TASKS
 from tasks.training.accuracy import held_out_pairs, measure
 from tasks.training.attention import links
 from tasks.training.effects import kept_alone, named_effects
+from tasks.training.judged import FOUR_TASKS, Judged
 from tasks.training.network import Network
-from tasks.training.polish import FORMS, Lists, task_effects
-from tasks.training.streams import Words
+from tasks.training.polish import Lists, task_effects
+from tasks.training.rows import Words
 
 N_ACCURACY = 1000
 N_EFFECTS = 128
@@ -75,17 +76,18 @@ def _judged(words: Words, task: str, form: str) -> list[PromptPair]:
     return held_out_pairs(words, task, form, N_EFFECTS, seed=1)
 
 
-def _effects(network: Network, words: Words) -> dict[str, Float[Tensor, "form layer head"]]:
+def _effects(network: Network, words: Words, judged: Judged) -> dict[str, Float[Tensor, "form layer head"]]:
     """Task -> noising effects on held-out pairs, under each of its forms."""
     return {
         task: task_effects(network, words, {form: _judged(words, task, form) for form in forms})
-        for task, forms in FORMS.items()
+        for task, forms in judged.effects.items()
     }
 
 
 def _circuits(
     network: Network,
     words: Words,
+    forms: Mapping[str, tuple[str, ...]],
     effects: Mapping[str, Float[Tensor, "form layer head"]],
     lists: Lists,
 ) -> dict[str, StrictCircuit]:
@@ -94,10 +96,10 @@ def _circuits(
     for task, heads in lists.items():
         least = named_effects(effects[task].min(0).values)
         most = named_effects(effects[task].abs().max(0).values)
-        kept = min(kept_alone(network, words, _judged(words, task, form), heads) for form in FORMS[task])
+        kept = min(kept_alone(network, words, _judged(words, task, form), heads) for form in forms[task])
         circuits[task] = StrictCircuit(
             heads=tuple(sorted(heads)),
-            forms=FORMS[task],
+            forms=forms[task],
             corruption=next(iter(TASKS.load(task).corruptions)),
             min_inside=min(least[head] for head in heads),
             max_outside=max(value for head, value in most.items() if head not in heads),
@@ -117,19 +119,21 @@ def make_card(
     stages: Mapping[str, int],
     base: str = "",
     lists: Lists | None = None,
+    words: Words | None = None,
+    judged: Judged = FOUR_TASKS,
     n: int = N_ACCURACY,
 ) -> Card:
     """Measures `network` on held-out prompts and writes down what was found."""
-    words, shape = Words(), network.shape
-    effects = _effects(network, words)
+    words, shape = words or Words(), network.shape
+    effects = _effects(network, words, judged)
     largest = {
         f"{task}/{form}": dict(list(named_effects(found[i]).items())[:LARGEST_SHOWN])
         for task, found in effects.items()
-        for i, form in enumerate(FORMS[task])
+        for i, form in enumerate(judged.effects[task])
     }
     attention = {
         f"{task}/{form}": links(network, words, _judged(words, task, form), largest[f"{task}/{form}"])
-        for task, forms in FORMS.items()
+        for task, forms in judged.effects.items()
         for form in forms
     }
     return Card(
@@ -147,10 +151,10 @@ def make_card(
         vocabulary=network.wte.num_embeddings,
         torch=torch.__version__.split("+")[0],
         base=base,
-        accuracy=measure(network, words, n, seed=1),
+        accuracy=measure(network, words, judged.accuracy, n, seed=1),
         effects=largest,
         attention=attention,
-        circuits=_circuits(network, words, effects, lists) if lists else {},
+        circuits=_circuits(network, words, judged.effects, effects, lists) if lists else {},
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from circuits.prompts import PromptPair
 from tasks.training.accuracy import by_length
 from tasks.training.network import Edit, Network
-from tasks.training.streams import BEGIN, Words
+from tasks.training.rows import BEGIN, Words
 
 
 def head_name(layer: int, head: int) -> str:

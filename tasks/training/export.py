@@ -7,6 +7,7 @@ query, key and value side by side.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -87,15 +88,15 @@ def config(shape: Shape, n_vocab: int) -> dict[str, object]:
     }
 
 
-def save_model(network: Network, folder: Path) -> None:
-    """Writes config.json, model.safetensors and the tokenizer to `folder`."""
+def save_model(network: Network, folder: Path, known: Sequence[str] | None = None) -> None:
+    """Writes config.json, model.safetensors and the tokenizer of the words `known` to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = config(network.shape, network.wte.num_embeddings)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     save_file(to_hugging_face(network), folder / "model.safetensors", metadata={"format": "pt"})
     # safetensors writes a file for its owner alone; a model is for whoever may read the folder.
     (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode & 0o777)
-    save_tokenizer(folder)
+    save_tokenizer(folder, known)
 
 
 def load_network(folder: Path) -> Network:

@@ -29,7 +29,8 @@ from tasks.training.recipe import (
     Recipe,
     Stage,
 )
-from tasks.training.streams import BEGIN, N_SPECIAL, STREAMS, Row, Words
+from tasks.training.rows import BEGIN, N_SPECIAL, Row, Words
+from tasks.training.streams import STREAMS
 
 Report = Callable[[str], None]
 NOTHING = -100
@@ -95,7 +96,7 @@ class Trainer:
     """A network, its optimiser and its two sources of chance, all from one seed."""
 
     def __init__(self, recipe: Recipe, seed: int, report: Report = lambda text: None) -> None:
-        self.words, self.report = Words(), report
+        self.words, self.report = Words(known=recipe.words()), report
         self.recipe, self.seed = recipe, seed
         self.rng = random.Random(f"circuit train {seed}")
         self.generator = torch.Generator().manual_seed(seed + 1)

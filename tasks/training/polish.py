@@ -20,22 +20,18 @@ from torch.nn import functional
 from circuits.prompts import PromptPair
 from tasks import TASKS
 from tasks.training.effects import captured, head_effects, named_effects, off_list, replaced
+from tasks.training.judged import FOUR_TASKS
 from tasks.training.loop import NOTHING, Report, batch_loss, collate
 from tasks.training.network import Network
 from tasks.training.optimiser import Optimiser
 from tasks.training.recipe import Polish
-from tasks.training.streams import BEGIN, STREAMS, Row, Words, task_pair
+from tasks.training.rows import BEGIN, Row, Words, task_pair
+from tasks.training.streams import STREAMS
 
 SHARES = (0.3, 0.7, 1.0)
 STEADY = 0.1
-FORMS: Mapping[str, tuple[str, ...]] = {
-    "ioi": ("plain",),
-    "colored-objects": ("zero-shot", "one-shot"),
-    "factual-recall": ("mixed",),
-    "arithmetic": ("mixed",),
-}
-"""Task -> the forms in which its list of heads holds; the corruption is each task's default."""
-
+FORMS = FOUR_TASKS.effects
+"""Task -> the forms in which its list of heads holds."""
 
 Lists = dict[str, frozenset[str]]
 

@@ -10,10 +10,12 @@ and names that mislead (`widen`), at random positions, so that nothing depends o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tasks.training.judged import CONTEXT, FOUR_TASKS, Judged
 from tasks.training.network import Shape
+from tasks.training.vocabulary import context_vocabulary, vocabulary
 
 LEARNING_RATE = 2e-3
 WARM_UP = 20
@@ -41,11 +43,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A shape and its stages."""
+    """A shape and its stages; the words that the model knows, and what it is judged on."""
 
     summary: str
     shape: Shape
     stages: tuple[Stage, ...]
+    words: Callable[[], tuple[str, ...]] = vocabulary
+    judged: Judged = FOUR_TASKS
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,35 @@ STAGES = (
     Stage("settle", _WIDE | {"arithmetic": 384}, max_steps=600, offsets=_CONTEXT, falls=True),
 )
 
+_LOOKED_UP = {"examples": 16, "examples-again": 16, "choices": 32, "lists": 24, "repeats": 24}
+
+CONTEXT_STAGES = (
+    Stage(
+        "look-up",
+        {"pairs": 32, "examples-again": 20, "few-choices": 32, "short-lists": 32},
+        max_steps=900,
+        gate={"pairs": 0.95, "examples-again": 0.97, "few-choices": 0.95, "short-lists": 0.95},
+    ),
+    Stage(
+        "context",
+        _LOOKED_UP,
+        max_steps=1200,
+        gate={"examples": 0.97, "lists": 0.97},
+        offsets=frozenset(_LOOKED_UP),
+    ),
+    Stage("settle", _LOOKED_UP, max_steps=400, offsets=frozenset(_LOOKED_UP), falls=True),
+)
+
 RECIPES: Mapping[str, Recipe] = {
     "plain-4l": Recipe("four layers of eight heads, trained on all tasks", Shape(4), STAGES),
     "plain-6l": Recipe("six layers of eight heads, trained on all tasks", Shape(6), STAGES),
+    "context-4l": Recipe(
+        "four layers of eight heads, trained on tasks whose answer is read off the context",
+        Shape(4),
+        CONTEXT_STAGES,
+        context_vocabulary,
+        CONTEXT,
+    ),
 }
 
 POLISHES: Mapping[str, Polish] = {

@@ -7,80 +7,24 @@ streams teach the parts (look a word up, repeat a word) on the same words, and r
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
-from circuits.prompts import PromptPair
 from tasks import TASKS
-from tasks.held_out import held_out, key_held_out
-from tasks.task import Lexicon, Task
-from tasks.training.vocabulary import split, vocabulary, word_lexicon
+from tasks.held_out import key_held_out
+from tasks.training.context_streams import CONTEXT_STREAMS
+from tasks.training.rows import (
+    BEGIN,
+    N_SPECIAL,
+    SMALL_COLOURS,
+    SMALL_OBJECTS,
+    Row,
+    Stream,
+    Words,
+    from_task,
+    task_pair,
+)
+from tasks.training.vocabulary import split
 from tasks.words import COLOURS, OBJECTS
-
-BEGIN = 0
-N_SPECIAL = 2
-SMALL_OBJECTS, SMALL_COLOURS = OBJECTS[:8], COLOURS[:6]
-
-
-@dataclass(frozen=True)
-class Row:
-    """tokens: begins with BEGIN. targets: index of a token -> the token that must come next."""
-
-    tokens: tuple[int, ...]
-    targets: Mapping[int, int]
-
-
-Stream = Callable[["Words", random.Random], Row]
-
-
-@dataclass(frozen=True)
-class Words:
-    """The vocabulary as the streams use it. small: only the first few objects and colours."""
-
-    lexicon: Lexicon = field(default_factory=word_lexicon)
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        return {word: i for i, word in enumerate(vocabulary())}
-
-    @cached_property
-    def small(self) -> Lexicon:
-        kept = {
-            "objects": SMALL_OBJECTS,
-            "colours": SMALL_COLOURS,
-            "colours in answers": tuple(c.capitalize() for c in SMALL_COLOURS),
-        }
-        return Lexicon(self.lexicon.n_tokens, self.lexicon.name, kept=kept)
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Raises KeyError for a word that the vocabulary lacks: training text must have none."""
-        return tuple(self.ids[word] for word in split(text))
-
-    def prompt(self, text: str, answer: str) -> Row:
-        """A prompt with one target, behind its last word."""
-        tokens = (BEGIN, *self.encode(text))
-        return Row(tokens, {len(tokens) - 1: self.encode(answer)[0]})
-
-
-def task_pair(
-    task: Task, rng: random.Random, lexicon: Lexicon, form: str, corruption: str | None = None
-) -> PromptPair:
-    """One pair of a task that is not held out."""
-    corruption = corruption or next(iter(task.corruptions))
-    while held_out(pair := task.generate(rng, lexicon, form, corruption)):
-        pass
-    return pair
-
-
-def from_task(name: str, form: str) -> Stream:
-    """Clean prompts of a task, each with its answer."""
-
-    def draw(words: Words, rng: random.Random) -> Row:
-        pair = task_pair(TASKS.load(name), rng, words.lexicon, form)
-        return words.prompt(pair.clean, pair.answers[0])
-
-    return draw
 
 
 def three_names(words: Words, rng: random.Random) -> Row:
@@ -178,5 +122,6 @@ STREAMS: Mapping[str, Stream] = {
     "pairs": pairs,
     "statements": statements,
     "repeats": repeats,
+    **CONTEXT_STREAMS,
 }
 """Stream by name; the recipe says how many rows of which."""

@@ -1,17 +1,27 @@
-"""The word-level tokenizer of the built-in models: every word of the tasks, the numbers, and spare words.
+"""The word-level tokenizers of the built-in models: every word of the tasks, the numbers, and spare words.
 
 The one idea: one word is one token, in a text as in an answer, so prompts align by construction. The
-tokenizer is an ordinary Hugging Face one (WordLevel behind a split at spaces and punctuation).
+tokenizer is an ordinary Hugging Face one (WordLevel behind a split at spaces and punctuation). There are two word
+lists: that of the four tasks, and a longer one, which begins with it, of the tasks that are read off the context.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tasks import arithmetic, colored_objects, facts, ioi, words
+from tasks import (
+    arithmetic,
+    colored_objects,
+    facts,
+    in_context_classification,
+    ioi,
+    list_recall,
+    multiple_choice,
+    words,
+)
 from tasks.task import Lexicon
 from tasks.training.spare_words import SPARE
 
@@ -55,16 +65,39 @@ def vocabulary() -> tuple[str, ...]:
     return (END_OF_TEXT, UNKNOWN, *arithmetic.RESULTS, *found)
 
 
+def _context_sentences() -> Iterator[str]:
+    """Every sentence of the tasks that are read off the context."""
+    yield from (in_context_classification.LINE.replace("%d", ""), in_context_classification.QUERY)
+    yield from (multiple_choice.LAYOUT, *multiple_choice.COLOUR_QUESTIONS)
+    yield from (list_recall.START, list_recall.TOOK, list_recall.ASK)
+
+
+def _context_words() -> Iterator[str]:
+    yield from (*in_context_classification.CLASSES, *in_context_classification.FOREIGN)
+    yield from (*in_context_classification.ARBITRARY, *multiple_choice.LETTERS)
+    for members in in_context_classification.CLASSES.values():
+        yield from members
+
+
+def context_vocabulary() -> tuple[str, ...]:
+    """`vocabulary`, and behind it the words of the tasks that are read off the context."""
+    known = vocabulary()
+    sentences = (word for text in _context_sentences() for word in split(_SLOT.sub(" ", text)))
+    return (*known, *sorted({*sentences, *_context_words()} - set(known)))
+
+
 def word_lexicon() -> Lexicon:
     """What the tasks ask of the tokenizer: every word is one token."""
     return Lexicon(lambda text, after: len(split(text)), "the built-in word list")
 
 
-def save_tokenizer(folder: Path) -> None:
-    """Writes tokenizer.json and tokenizer_config.json, which AutoTokenizer loads without a network."""
+def save_tokenizer(folder: Path, known: Sequence[str] | None = None) -> None:
+    """The tokenizer of the words `known`, by default those of the four tasks.
+
+    Writes tokenizer.json and tokenizer_config.json, which AutoTokenizer loads without a network."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-    ids = {word: i for i, word in enumerate(vocabulary())}
+    ids = {word: i for i, word in enumerate(known or vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True), AddedToken(UNKNOWN, special=True)])

@@ -89,6 +89,29 @@ def test_the_value_is_that_of_the_key_that_is_asked_for(reader, form, corruption
         assert (_at(pair, "VALUE"), _at(pair, "KEY")) == (pair.answers[0].strip(), _at(pair, "ASKED"))
 
 
+@pytest.mark.parametrize("form", ["short", "medium", "long", "items-2", "items-17"])
+@pytest.mark.parametrize("corruption", ["other-item", "fresh-item"])
+def test_the_thing_that_was_not_taken_is_the_only_one_that_is_left(reader, form, corruption):
+    lengths = {"short": 3, "medium": 5, "long": 10, "items-2": 2, "items-17": 17}
+    for pair in _sample(reader, "list-recall", form, corruption, n=20):
+        for text, left in _said(pair):
+            listed, taken, _ = text.split(". ")
+            things = re.findall(r"an? (\w+)", listed.partition("there is")[2])
+            assert len(set(things)) == lengths[form]
+            assert [thing for thing in things if thing not in re.findall(r"the (\w+)", taken)] == [left]
+        assert (_at(pair, "ITEM"), _at(pair, "TAKEN")) == (pair.answers[0].strip(), _at(pair, "OTHER"))
+        assert pair.positions["OTHER"][0] < pair.clean.index(".") < pair.positions["TAKEN"][0]
+        _, taken, _ = pair.negative.split(". ")
+        assert set(re.findall(r"the (\w+)", taken)) - set(re.findall(r"an? (\w+)", pair.negative))
+
+
+def test_a_list_that_no_tokenizer_has_enough_things_for_says_what_there_is(words):
+    with pytest.raises(CircuitError, match=r"40 things of one token; a list of 39 needs 41"):
+        TASKS.load("list-recall").sample(1, seed=0, lexicon=words, form="items-39")
+    with pytest.raises(UnknownNameError, match="form of list-recall"):
+        TASKS.load("list-recall").sample(1, seed=0, lexicon=words, form="items-1")
+
+
 def test_a_length_that_is_none_is_refused_and_one_that_is_too_long_says_what_there_is(words):
     task = TASKS.load("key-value-retrieval")
     for form in ("pairs-1", "pairs-0", "pairs-x", "lists-5", "pairs-05"):
