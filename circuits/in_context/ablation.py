@@ -4,8 +4,8 @@ The one idea: x_i -> s_i, x_q -> s_q, s_i -> y_i and y_i -> s_q are what the thr
 in all heads of some layers, and what is lost is set against the same number of entries drawn at random in each of
 those layers, and, since most entries lie where nothing is read, against others of the same queries.
 Source: Cho et al. 2024 (arXiv 2410.04468) and hc495/ICL_Circuit: quarters of the layers, accuracy over the labels.
-Ours: the second control; both draw from entries that are of none of the edges, below the diagonal, so that every
-row keeps itself.
+Ours: x_i -> y_i, by which labels may do without forerunners, and the second control. Both controls draw entries of
+none of these edges, below the diagonal, so that every row keeps itself.
 Cost: prompts x (edges x ranges) x (1 + 2 draws), through the layers from the first changed one on.
 """
 
@@ -40,6 +40,7 @@ EDGES: dict[str, Callable[[Layout], Cells]] = {
     "s_i -> y_i": lambda at: list(zip(at.labels, at.forerunners, strict=True)),
     "y_i -> s_q": lambda at: [(at.end, y) for y in at.labels],
     "s_i -> s_i": lambda at: [(s, s) for s in at.forerunners],
+    "x_i -> y_i": lambda at: [(y, x) for y, text in zip(at.labels, at.texts, strict=True) for x in text],
 }
 
 

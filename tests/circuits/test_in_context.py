@@ -100,7 +100,7 @@ def test_columns_are_those_of_the_words() -> None:
 
 def test_prompts_without_examples_are_refused(gpt2: BridgeModel) -> None:
     pairs = prompt_pairs(4)
-    with pytest.raises(PromptError, match=r"shows 0 examples\. .*'Ann'.* ends with, 'to'"):
+    with pytest.raises(PromptError, match=r"shows 0 examples\. .*'Bob'.* ends with, 'to'"):
         few_shot(gpt2, pairs, make_batches(gpt2, pairs))
     model = InContextModel()
     alone = [replace(pair, clean="A : foo B : foo C :", corrupt="A : foo B : foo D :", answers=(" foo",),

@@ -51,7 +51,7 @@ def test_the_folder_is_the_same_byte_for_byte_and_says_what_the_terminal_says(
     assert set(one) == FILES
     assert len(pd.read_csv("one/merging-heads.csv")) == len(pd.read_csv("one/retrieving-heads.csv")) == 32
     assert len(pd.read_csv("one/summary.csv")) == 5
-    assert len(pd.read_csv("one/ablations.csv")) == 5 * (4 + 1)
+    assert len(pd.read_csv("one/ablations.csv")) == 6 * (4 + 1)
     report, shown = one["report.md"].decode(), " ".join(runs[0].stdout.split())
     for words in ("the right one is likeliest on", "Without y_i -> s_q in all layers"):
         assert words in report
