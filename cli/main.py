@@ -22,6 +22,8 @@ COMMANDS = {
     "mlp": "Split each MLP's output into heads' outputs, times a number each, and a vector for the task.",
     "answers": "Say what each node writes for every label of a question, alone and through others; and which set "
     "answers.",
+    "in-context": "Say how examples in a prompt are summarised, merged into their labels and retrieved; forbid "
+    "each step.",
     "plan": "Say what `circuit discover` with these options will do and take; run nothing, write nothing.",
     "rank": "Rank texts by how much they ask of a model's retrieval heads, or by how like some others they are.",
     "models": "List the built-in models with the accuracies that their cards state.",
@@ -45,6 +47,7 @@ ELSEWHERE = {
     "models": "cli.listings:models",
     "methods": "cli.listings:methods",
     "import": "cli.import_:import_",
+    "in-context": "cli.in_context:in_context",
     "tasks": "cli.tasks_group:tasks_app",
     "weights": "cli.weights_group:weights_app",
 }
