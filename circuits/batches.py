@@ -283,11 +283,12 @@ def make_batches(
         at_once = min(batch_size, prompts_at_once(model, length, first))
         some = [rows[n] for other, _, n in order[:at_once] if other == length]
         order = order[len(some) :]
-        batches.append(_batch(model, tuple(i for i, _ in some), tuple(row for _, row in some)))
+        batches.append(batch_of(model, tuple(i for i, _ in some), tuple(row for _, row in some)))
     return tuple(batches)
 
 
-def _batch(model: Model, index: tuple[int, ...], pairs: tuple[TokenPair, ...]) -> Batch:
+def batch_of(model: Model, index: tuple[int, ...], pairs: tuple[TokenPair, ...]) -> Batch:
+    """Rows of one length as a batch on the model's device; index: which pair of the prompt set each is."""
     clean, corrupt = (
         torch.tensor([getattr(pair, side) for pair in pairs], device=model.device)
         for side in ("clean", "corrupt")

@@ -36,6 +36,13 @@ def logit_difference(
     return _pooled(logits, answers, torch.mean) - _pooled(logits, distractors, torch.mean)
 
 
+def answer_probability(
+    logits: Float[Tensor, "*rows batch vocab"], answers: Tokens
+) -> Float[Tensor, "*rows batch"]:
+    """Probability of all tokens of a side together."""
+    return _pooled(logits.softmax(-1), answers, torch.sum)
+
+
 def probability_difference(
     logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
 ) -> Float[Tensor, "*rows batch"]:

@@ -88,6 +88,7 @@ COUNTED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "heads, zero": (("activation-patching",), {"components": "heads", "ablation": "zero"}),
     "mean": (("activation-patching",), {"ablation": "mean"}),
     "two": (("activation-patching", "logit-attribution"), {}),
+    "indirect": (("indirect-effect",), {"positions": "named"}),
 }
 
 
