@@ -105,7 +105,7 @@ def verify(
     if k < 1:
         raise CircuitError(f"{k} edges cannot be verified; ask for 1 or more.")
     edges = scores.edges.ranking()[:k]
-    swapped = _swap_of(scores)
+    swapped = swap_of(scores)
     some = replace(problem, batches=first_prompts(problem.batches, MOST_PROMPTS))
     effects = cut_effects(model, some, swapped, "verifying edges", [[edge] for edge in edges])
     approximate = np.array([scores.edges.of(edge) for edge in edges])
@@ -127,7 +127,7 @@ def verify(
     )
 
 
-def _swap_of(scores: Scores) -> ReplacementOptions:
+def swap_of(scores: Scores) -> ReplacementOptions:
     """The direction and ablation that the method had."""
     options = scores.details.get("options", {})
     assert isinstance(options, Mapping)

@@ -11,7 +11,7 @@ does; so a pair is a row a token of each string, whose values `by_prompt` adds u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -249,13 +249,15 @@ def _string_rows(model: Reader, pair: PromptPair, whole: TokenPair, where: str) 
 
 def unknown_words(model: Reader, pairs: Sequence[PromptPair]) -> tuple[str, ...]:
     """Words of the prompts that the model's vocabulary lacks, sorted."""
+    return unknown_in(model, (text for pair in pairs for text in (pair.clean, pair.corrupt)))
+
+
+def unknown_in(model: Reader, texts: Iterable[str]) -> tuple[str, ...]:
+    """Words of texts that the model's vocabulary lacks, sorted."""
     missing = set()
-    for pair in pairs:
-        for text in (pair.clean, pair.corrupt):
-            tokens, spans = model.tokenize(text)
-            missing |= {
-                text[a:b].strip() for t, (a, b) in zip(tokens, spans, strict=True) if model.is_unknown(t)
-            }
+    for text in texts:
+        tokens, spans = model.tokenize(text)
+        missing |= {text[a:b].strip() for t, (a, b) in zip(tokens, spans, strict=True) if model.is_unknown(t)}
     return tuple(sorted(missing - {""}))
 
 
@@ -281,11 +283,12 @@ def make_batches(
         at_once = min(batch_size, prompts_at_once(model, length, first))
         some = [rows[n] for other, _, n in order[:at_once] if other == length]
         order = order[len(some) :]
-        batches.append(_batch(model, tuple(i for i, _ in some), tuple(row for _, row in some)))
+        batches.append(batch_of(model, tuple(i for i, _ in some), tuple(row for _, row in some)))
     return tuple(batches)
 
 
-def _batch(model: Model, index: tuple[int, ...], pairs: tuple[TokenPair, ...]) -> Batch:
+def batch_of(model: Model, index: tuple[int, ...], pairs: tuple[TokenPair, ...]) -> Batch:
+    """Rows of one length as a batch on the model's device; index: which pair of the prompt set each is."""
     clean, corrupt = (
         torch.tensor([getattr(pair, side) for pair in pairs], device=model.device)
         for side in ("clean", "corrupt")

@@ -36,6 +36,7 @@ from circuits.graph import Graph
 from circuits.halves import Halves, JudgeOn, split
 from circuits.methods.method import Method, Options, Problem
 from circuits.metrics import Metric, metric_named
+from circuits.missed import Missed, bound_missed
 from circuits.model import Model
 from circuits.precision import Rounding, rounding
 from circuits.progress import Progress, silent
@@ -59,6 +60,7 @@ class Plan:
     edge_references: name -> edges of a known circuit, for methods that score edges.
     memory: bytes that the work may take on top of the model; None leaves it to what is free.
     verify: how many of a method's largest edges are measured again exactly.
+    missed: how many random subsets of what a method's circuit leaves out are patched, see circuits.missed.
     ablations: what circuits are judged under, the first of which they are chosen under too.
     judge_on: what is new in the judged half, see circuits.halves.
     """
@@ -74,6 +76,7 @@ class Plan:
     edge_references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     memory: int | None = None
     verify: int | None = None
+    missed: int | None = None
     ablations: tuple[Ablation, ...] = ABLATIONS
     judge_on: JudgeOn = "prompts"
 
@@ -110,6 +113,7 @@ class Finding:
     matches: tuple[Match, ...]
     seconds: float
     audit: Audit | None = None
+    missed: Missed | None = None
     sizes: tuple[Prefix, ...] = ()
 
     @property
@@ -215,7 +219,11 @@ def discover(
         sizes = by_size(judged[0], ranked, choice.own_sizes, seed=plan.seed, progress=progress)
         matches = tuple(_matches(method, scores, choice.circuit, plan))
         audit = verify(model, problem, scores, plan.verify) if plan.verify and scores.edges else None
-        findings.append(Finding(scores, choice, verdicts, matches, time.perf_counter() - start, audit, sizes))
+        missed = None
+        if plan.missed and scores.edges is None:
+            missed = bound_missed(model, problem, scores, choice.circuit.nodes, plan.missed)
+        seconds = time.perf_counter() - start
+        findings.append(Finding(scores, choice, verdicts, matches, seconds, audit, missed, sizes))
     size = len(findings[0].circuit) if findings else 0
     overlaps = tuple(_overlap(a, b, size) for a, b in combinations(findings, 2))
     return Discovery(

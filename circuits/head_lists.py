@@ -59,13 +59,15 @@ class HeadList:
 def duo_attention(heads: HeadList) -> dict[str, bytes]:
     """Retrieval scores where gates stand: deploy by a quantile, since 0.5 is a threshold of gates."""
     best = heads.groups(heads.role("duo-attention", "retrieval")).clip(0, 1)
-    rows = "".join("\t".join(f"{value:.18e}" for value in row) + "\n" for row in best)
-    config = {
-        "model_name": heads.about.get("model"),
-        "sink_size": SINK,
-        "recent_size": RECENT,
-        "threshold": None,
-    }
+    return duo_files(best, heads.about.get("model"), SINK, RECENT)
+
+
+def duo_files(
+    gates: Float[np.ndarray, "layer group"], model: object, sink: int, recent: int
+) -> dict[str, bytes]:
+    """The folder that DuoAttention loads. sink, recent: tokens that heads below the threshold see."""
+    rows = "".join("\t".join(f"{value:.18e}" for value in row) + "\n" for row in gates)
+    config = {"model_name": model, "sink_size": sink, "recent_size": recent, "threshold": None}
     return {
         "duo-attention/full_attention_heads.tsv": rows.encode(),
         "duo-attention/config.json": json_text(config).encode(),
@@ -96,8 +98,12 @@ def _by_layer(scores: Float[np.ndarray, "layer group"], share: float) -> dict[in
 
 def compress_kv(heads: HeadList) -> dict[str, bytes]:
     """Heads of each layer, best first; the system takes as many as it wants (the paper: 4)."""
-    order = np.argsort(-heads.role("compress-kv", "semantic-retrieval"), axis=1, kind="stable")
-    return {"compress-kv.json": json_text(dict(enumerate(order.tolist()))).encode()}
+    return {"compress-kv.json": ranked_by_layer(heads.role("compress-kv", "semantic-retrieval"))}
+
+
+def ranked_by_layer(scores: By) -> bytes:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return json_text(dict(enumerate(order.tolist()))).encode()
 
 
 def ours(heads: HeadList) -> dict[str, bytes]:

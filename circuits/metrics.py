@@ -36,6 +36,13 @@ def logit_difference(
     return _pooled(logits, answers, torch.mean) - _pooled(logits, distractors, torch.mean)
 
 
+def answer_probability(
+    logits: Float[Tensor, "*rows batch vocab"], answers: Tokens
+) -> Float[Tensor, "*rows batch"]:
+    """Probability of all tokens of a side together."""
+    return _pooled(logits.softmax(-1), answers, torch.sum)
+
+
 def probability_difference(
     logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
 ) -> Float[Tensor, "*rows batch"]:
@@ -53,6 +60,14 @@ def log_probability_difference(
     """
     values = logits.log_softmax(-1)
     return _pooled(values, answers, _mean_or_zero) - _pooled(values, distractors, _mean_or_zero)
+
+
+def label_log_probability(
+    logits: Float[Tensor, "*rows batch vocab"], answers: Tokens, distractors: Tokens
+) -> Float[Tensor, "*rows batch"]:
+    """Log-probability of the answers where nothing but answers and distractors can be said, in nats."""
+    labels = [(*right, *wrong) for right, wrong in zip(answers, distractors, strict=True)]
+    return _pooled(logits, answers, torch.logsumexp) - _pooled(logits, labels, torch.logsumexp)
 
 
 def _mean_or_zero(values: Tensor, dim: int) -> Tensor:
@@ -104,10 +119,12 @@ METRICS: dict[str, Metric] = {
     "log-probability-difference": log_probability_difference,
 }
 
-READS_SINGLE_TOKENS: frozenset[Metric] = frozenset({logit_difference, probability_difference})
+READS_SINGLE_TOKENS: frozenset[Metric] = frozenset(
+    {logit_difference, probability_difference, label_log_probability}
+)
 """Metrics that are no sum over the tokens of a string."""
 
-READS_ANSWERS_ALONE: frozenset[Metric] = frozenset({logit_difference})
+READS_ANSWERS_ALONE: frozenset[Metric] = frozenset({logit_difference, label_log_probability})
 """Metrics that are the same where the rest of the vocabulary is left out."""
 
 

@@ -33,10 +33,11 @@ from circuits.metrics import (
 class Outcome:
     """What a set of rows gave, one value a prompt: [row, prompt], on the CPU.
 
-    metric: of the clean answers. preferred, correct: see circuits.metrics; correct is None where not asked for.
+    metric: of the clean answers; some read several numbers. preferred, correct: see circuits.metrics; correct is None
+    where not asked for.
     """
 
-    metric: Float[Tensor, "row prompt"]
+    metric: Float[Tensor, "row prompt *reading"]
     preferred: Bool[Tensor, "row prompt"]
     correct: Bool[Tensor, "row prompt"] | None = None
 

@@ -120,6 +120,13 @@ def discover(
             min=1, help="Measure the N largest edges of each method that scores edges again, exactly."
         ),
     ] = None,
+    missed: Annotated[
+        int | None,
+        typer.Option(
+            min=40,
+            help="Patch N random subsets of what each circuit leaves out, and bound the effect of any of it.",
+        ),
+    ] = None,
     min_accuracy: Annotated[
         float | None,
         typer.Option(
@@ -311,6 +318,7 @@ def prepared(options: Mapping[str, Any], show: Progress, load: Loader | None = N
         edge_references=drawn.edge_references,
         memory=memory,
         verify=_verify(options["verify"], methods),
+        missed=_missed(options["missed"], methods),
         **ablations(drawn),
         judge_on=options["judge_on"],
     )
@@ -381,6 +389,18 @@ def _verify(n: int | None, methods: tuple[tuple[Method, Options], ...]) -> int |
         names = ", ".join(method.name for method, _ in methods)
         raise CircuitError(
             f"--verify {n} is for methods that score edges, such as eap; {names} scores components."
+        )
+    return n
+
+
+def _missed(n: int | None, methods: tuple[tuple[Method, Options], ...]) -> int | None:
+    """--missed, where there is a method that it is for."""
+    from circuits.errors import CircuitError
+
+    if n is not None and all(method.granularity == "edge" for method, _ in methods):
+        names = ", ".join(method.name for method, _ in methods)
+        raise CircuitError(
+            f"--missed {n} is for methods that score components, such as attribution-patching; {names} scores edges."
         )
     return n
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,6 +113,7 @@ def heads(
         for named in wanted if role else ():
             named.require(evidence)
         measured, left_out = score_all(wanted, evidence, say)
+        _require_any(measured, left_out, bool(role))
         found = Roles(measured, left_out, drawn, _masked(measured, evidence, mask_top, say))
     kept = record(found, loaded, seed)
     lists = export_files(found, kept, loaded.graph, exports)
@@ -130,6 +132,15 @@ def _require_folder(exports: tuple[str, ...], output: Path | None) -> None:
 
     if exports and not output:
         raise CircuitError(f"--export {exports[0]} writes files: say where with --output FOLDER.")
+
+
+def _require_any(measured: tuple[RoleScores, ...], left_out: Mapping[str, str], asked: bool) -> None:
+    """Raises CircuitError where roles were asked for, and there is nothing to say of any."""
+    from circuits.errors import CircuitError
+
+    if asked and not measured:
+        reasons = "\n".join(f"{name} {reason}." for name, reason in left_out.items())
+        raise CircuitError(f"{reasons}\nChoose another role, or another model.")
 
 
 def _masked(

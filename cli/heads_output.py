@@ -58,6 +58,9 @@ def _role(scored: RoleScores, masked: Masking | None) -> dict[str, Any]:
         extras["groups"] = {name: _group(scored, name) for name in scored.groups}
     if scored.features:
         extras["place_modulo_ten"] = {name: one._asdict() for name, one in scored.features.items()}
+    if scored.digits:
+        classes = {name: one._asdict() for name, one in scored.digits.classes.items()}
+        extras["digit_arithmetic"] = {**scored.digits._asdict(), "classes": classes}
     if masked:
         extras["masking"] = {**asdict(masked), "p_value": masked.p_value}
     return {
@@ -301,6 +304,14 @@ def _sections(found: Roles, kept: Mapping[str, Any]) -> Iterator[str]:
                 "decades held out), beside probes of shuffled places:"
             )
             yield table(("class", "words", "right", "shuffled"), list(_features(scored)))
+        if scored.digits:
+            yield (
+                f"One digit exchanged for another (k = {scored.digits.k:g}, chosen on the first class): how often"
+                f" {scored.digits.head} answers with the other's successor, and so for random directions as long:"
+            )
+            moved = scored.digits.classes.items()
+            rows = [(name, str(one.n), number(one.share), number(one.random)) for name, one in moved]
+            yield table(("class", "exchanges", "moved", "random"), rows)
         if role.name in found.masked:
             yield f"Masking: {masking_words(found.masked[role.name])}"
         yield f"![{role.name}](heatmap-{role.name}.png)"

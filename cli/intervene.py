@@ -56,6 +56,14 @@ def intervene(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Attention sinks give 60% of theirs to all other positions.")
     ] = False,
+    choose: Annotated[
+        bool,
+        typer.Option(
+            "--choose",
+            help="With --calibrate: of all heads, or those of --head, the ones that raise the answer's probability "
+            "one at a time, on other prompts.",
+        ),
+    ] = False,
     offsets: Annotated[
         bool,
         typer.Option("--offsets", help="Learn a vector for each head, on other prompts, and add it."),
@@ -144,6 +152,7 @@ def intervene(
         if channel
         else _treatment(asked_for, onto or [], head or [])
     )
+    treatment = _choosing(treatment, choose)
     _require_one_source(task or [], form, prompts, repair)
     held, good = read_run(run), read_run(repair) if repair else None
     folder = folder_beside(run, output, force, "intervention", RECORD)
@@ -157,7 +166,7 @@ def intervene(
         else:
             circuit = circuitry(held, chosen, loaded.graph)
             asked = Asked(circuit, seeded, toward=toward)
-            treatment = _with_heads(treatment, circuit, chosen)
+            treatment = _with_heads(treatment, circuit, chosen, loaded.graph.heads)
             sets = _prompts(held, loaded, tasks, form, prompts, pairs, seeded)
             results = tuple(on_prompts(loaded, treatment, some, asked, say) for some in sets)
             done = Done(held, None, loaded, treatment, chosen, asked, results)
@@ -239,12 +248,24 @@ def circuitry(run: RunFolder, method: str, graph: Graph) -> Circuitry:
     return Circuitry(entry.circuit.heads, {name: value for name, value in by_head.items() if name in heads})
 
 
-def _with_heads(treatment: Treatment, circuit: Circuitry, method: str) -> Treatment:
-    """With the circuit's heads where none are named."""
+def _choosing(treatment: Treatment, choose: bool) -> Treatment:
     from dataclasses import replace
 
     from circuits.errors import CircuitError
 
+    if choose and treatment.kind != "calibrate":
+        raise CircuitError(f"--choose belongs to --calibrate, and not to --{treatment.kind}. Leave it out.")
+    return replace(treatment, choose=choose)
+
+
+def _with_heads(treatment: Treatment, circuit: Circuitry, method: str, every: tuple[str, ...]) -> Treatment:
+    """With the circuit's heads where none are named; to choose from, with every head."""
+    from dataclasses import replace
+
+    from circuits.errors import CircuitError
+
+    if treatment.choose:
+        return replace(treatment, heads=treatment.heads or every)
     if not (treatment.heads or circuit.heads):
         raise CircuitError(f"The circuit of {method} holds no head. Name one with --head.")
     return replace(treatment, heads=treatment.heads or circuit.heads)

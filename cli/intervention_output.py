@@ -76,6 +76,7 @@ def _result(result: Result) -> dict[str, Any]:
         "controls": [asdict(control) for control in result.controls],
         "downstream": None if later is None else {**asdict(later), "predicted": later.predicted},
         "sweep": result.sweep and asdict(result.sweep),
+        "choice": result.choice and asdict(result.choice),
         "repair": result.repair and asdict(result.repair),
     }
 

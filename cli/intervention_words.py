@@ -10,6 +10,7 @@ from cli.wording import estimate, number, p_value, share
 
 if TYPE_CHECKING:
     from circuits.evaluation.faithfulness import Estimate
+    from circuits.interventions.choice import Choice
     from circuits.interventions.downstream import Downstream, Head
     from circuits.interventions.effect import Control, Effect, Shift
     from circuits.interventions.repair import Candidate, Repair
@@ -240,12 +241,25 @@ def repair_words(found: Repair) -> Iterator[str]:
         yield "No head raises the share of right answers on tuning prompts: nothing is repaired."
 
 
+def choice_words(choice: Choice) -> str:
+    """Which heads gain by themselves."""
+    gains = ", ".join(f"{head} {choice.gains[head]:+.3g}" for head in choice.chosen[:5])
+    return (
+        f"Chosen on {choice.n_prompts} prompts that nothing is judged on: {len(choice.chosen)} of "
+        f"{len(choice.gains)} heads, calibrated by themselves, raise the answer's log-probability ({gains} nats"
+        f"{', ...' if len(choice.chosen) > 5 else ''}; all {len(choice.gains)} sum to "
+        f"{sum(choice.gains.values()):+.3g})."
+    )
+
+
 def result_lines(treatment: Treatment, result: Result) -> Iterator[str]:
     """All that is said of one prompt set."""
     if result.repair:
         yield from repair_words(result.repair)
     if result.sweep:
         yield sweep_words(result.sweep)
+    if result.choice:
+        yield choice_words(result.choice)
     done = treatment_words(treatment, result)
     yield f"{done}, on {result.effect.n_prompts} {result.prompts.about}: {effect_words(result.effect)}"
     yield from control_lines(result)

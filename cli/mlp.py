@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
 
-RECORD = "mlp.json"
-"""By which the folder is known."""
-
 PAIRS = 80
 
 
@@ -52,7 +49,7 @@ def mlp(
 
     [bold]circuit mlp gpt2 --task factual-recall --layer 9 --layer 10 --output gpt2-mlps[/bold]
     """
-    from circuits.batches import make_batches
+    from circuits.batches import make_batches, unknown_words
     from circuits.halves import split
     from circuits.metrics import metric_named
     from circuits.mlp_reading.overconfidence import read_last_layer
@@ -60,8 +57,8 @@ def mlp(
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.runs import check_output
-    from cli.mlp_output import reading_of
-    from cli.prompt_source import draw_prompts, own_prompts
+    from cli.mlp_output import RECORD, reading_of
+    from cli.prompt_source import draw_prompts, own_prompts, warn_of_unknown
     from cli.reading_output import put_out
     from cli.render import progress
     from cli.text_source import lines_of, pieces_of
@@ -81,6 +78,8 @@ def mlp(
             make_batches(loaded, [drawn.pairs[i] for i in half], names=[f"prompt {i + 1}" for i in half])
             for half in (halves.discovery, halves.judged)
         )
+        missing = {*unknown_words(loaded, drawn.pairs), *(lines.unknown(loaded) if lines else ())}
+        warn_of_unknown(loaded, sorted(missing))
         general = lines.batches(loaded) if lines else pieces_of(judged, seed)
         metric = metric_named(drawn.metric)
         found = read_mlps(loaded, fitted, judged, metric, layers, seed=seed, progress=say)

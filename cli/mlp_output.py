@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cli.reading_output import Reading, Table, model_record
+from cli.reading_output import Drawing, Reading, Table, model_record
 from cli.wording import estimate, number, share
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.mlp_reading.overconfidence import Overconfidence
     from circuits.mlp_reading.reading import Reading as MlpReading
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
 
 RECORD = "mlp.json"
+"""By which the folder is known."""
+
 SHOWN, TOKENS = 8, 3
 MODEL = (
     "y = sum over heads of b * (what the head wrote) + c, at the last token, by least squares over the fitted half; "
@@ -39,13 +44,23 @@ def reading_of(
         "mlps": [_kept(each) for each in found],
         "last_layer": {"text": text} | vars(last),
     }
+    title = f"MLPs of {model.name} on {prompts.name}"
     return Reading(
         RECORD,
-        f"MLPs of {model.name} on {prompts.name}",
+        title,
         kept,
         tuple(_words(found, last, text)),
         (_mlps(found), _answers(found), _heads(found), _last(last)),
+        drawings=(
+            Drawing("mlp.png", "The number that each MLP puts on each head", partial(_draw, found, title)),
+        ),
     )
+
+
+def _draw(found: Sequence[MlpReading], title: str) -> Figure:
+    from cli.report.readings import mlp_picture
+
+    return mlp_picture(found, title)
 
 
 def _kept(each: MlpReading) -> dict[str, object]:
@@ -78,7 +93,7 @@ def _mlps(found: Sequence[MlpReading]) -> Table:
         for of in [each.regression]
     ]
     columns = ("MLP", "R^2", "shuffled", "erased / amplified", "c says")
-    return Table("mlps", "What heads and one vector tell of each MLP", columns, rows, note=MODEL)
+    return Table("What heads and one vector tell of each MLP", columns, rows, (MODEL,), name="mlps")
 
 
 def _answers(found: Sequence[MlpReading]) -> Table:
@@ -88,7 +103,7 @@ def _answers(found: Sequence[MlpReading]) -> Table:
         (each.mlp, *(each.answered[name].metric.value for name in REPLACEMENTS.values())) for each in found
     ]
     title = "Metric on judged prompts with something else in the MLP's place at the last token"
-    return Table("answers", title, ("MLP", *REPLACEMENTS), rows)
+    return Table(title, ("MLP", *REPLACEMENTS), rows, name="answers")
 
 
 def _heads(found: Sequence[MlpReading]) -> Table:
@@ -99,7 +114,8 @@ def _heads(found: Sequence[MlpReading]) -> Table:
             rows.append((each.mlp, head, float(b), float(low), float(high)))
     rows.sort(key=lambda row: -min(abs(row[3]), abs(row[4])) if row[3] * row[4] > 0 else 0.0)
     columns = ("MLP", "head", "b", "low", "high")
-    return Table("heads", "Heads by how surely an MLP erases or amplifies them", columns, rows, SHOWN)
+    title = "Heads by how surely an MLP erases or amplifies them"
+    return Table(title, columns, rows, lines=SHOWN, name="heads")
 
 
 def _last(last: Overconfidence) -> Table:
@@ -108,7 +124,8 @@ def _last(last: Overconfidence) -> Table:
         for part in sorted(last.parts, key=lambda part: part.effect.value)
     ]
     columns = ("part", "effect on log p(answer)", "low", "high", "with token frequency")
-    return Table("last-layer", f"Direct effects of layer {last.layer}, in nats", columns, rows, SHOWN)
+    title = f"Direct effects of layer {last.layer}, in nats"
+    return Table(title, columns, rows, lines=SHOWN, name="last-layer")
 
 
 def _words(found: Sequence[MlpReading], last: Overconfidence, text: str) -> Iterator[str]:

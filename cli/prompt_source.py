@@ -176,4 +176,4 @@ def warn_of_unknown(model: BridgeModel, missing: Sequence[str]) -> None:
 
     if missing:
         some = ", ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
-        warning(f"{len(missing)} words of the prompts are unknown to {model.name} and become <unk>: {some}")
+        warning(f"{len(missing)} of the words are unknown to {model.name} and become <unk>: {some}")

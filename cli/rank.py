@@ -11,6 +11,8 @@ from cli.guard import guarded
 from cli.options import Device, ReplaceFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from circuits.models.bridge import BridgeModel
     from circuits.progress import Progress
     from circuits.ranking.texts import Text
@@ -41,10 +43,20 @@ def rank(
         int | None,
         typer.Option(min=2, help="attention-influence: tokens of the needle prompts that find heads."),
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="attention-influence: random sets of heads.")] = 5,
-    features: Annotated[int, typer.Option(min=2, help="mona: size of the dictionary that is trained.")] = 512,
-    active: Annotated[int, typer.Option(min=1, help="mona: features that a token may have.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="mona: steps of the dictionary's training.")] = 300,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="attention-influence: random sets of heads; 5 if not given.")
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(min=2, help="mona: size of the dictionary that is trained; 512 if not given."),
+    ] = None,
+    active: Annotated[
+        int | None, typer.Option(min=1, help="mona: features that a token may have; 16 if not given.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="mona: steps of the dictionary's training; 300 if not given."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many texts to show.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seeds needles, controls, the dictionary.")] = 0,
     device: Device = "cpu",
@@ -61,48 +73,51 @@ def rank(
 
     [bold]circuit rank texts.jsonl --model plain-4l --by mona --target good.jsonl[/bold]
     """
+    from circuits.batches import unknown_in
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.ranking.texts import read_texts
     from circuits.runs import check_output
-    from cli.rank_output import RECORD, record, show, write
+    from cli.prompt_source import warn_of_unknown
+    from cli.rank_output import RECORD, reading_of
+    from cli.reading_output import put_out
     from cli.render import progress
 
-    _require(by, target, head, length)
+    asked: Mapping[str, Mapping[str, object]] = {
+        "attention-influence": {"--head": head, "--length": length, "--draws": draws},
+        "mona": {"--target": target, "--features": features, "--active": active, "--steps": steps},
+    }
+    _require(by, asked)
     source = find_model(model)
     if output:
         check_output(output, force, RECORD)
     with progress(quiet=json) as say:
         loaded = load_model(source, device=device)
         pool = read_texts(texts, loaded)
+        warn_of_unknown(loaded, unknown_in(loaded, (one.text for one in pool)))
         if by == "mona":
             from circuits.ranking.mona import DictionarySettings
 
             assert target is not None, "see _require"
-            settings = DictionarySettings(features, active, steps)
+            settings = DictionarySettings(features or 512, active or 16, steps or 300)
             found = _like(loaded, pool, read_texts(target, loaded), settings, seed, say)
         else:
-            found = _influenced(loaded, pool, head or [], length, draws, seed, say)
-    kept = record(found, loaded, texts, target, seed)
-    if output:
-        write(output, found, kept, force=force)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(kept), end="")
-        return
-    show(found, kept, top, output)
+            found = _influenced(loaded, pool, head or [], length, draws or 5, seed, say)
+    put_out(reading_of(found, loaded, texts, target, seed, top), output, force=force, json=json)
 
 
-def _require(by: str, target: Path | None, head: list[str] | None, length: int | None) -> None:
+def _require(by: str, asked: Mapping[str, Mapping[str, object]]) -> None:
+    """asked: what each way of ranking has for options of its own."""
     from circuits.errors import CircuitError
 
-    if by == "mona" and target is None:
+    for other, options in asked.items():
+        given = [option for option, value in options.items() if value is not None]
+        if other != by and given:
+            raise CircuitError(
+                f"--by {by} takes no {' and no '.join(given)}, which {other} does. Leave that out."
+            )
+    if by == "mona" and asked[by]["--target"] is None:
         raise CircuitError("--by mona compares texts with others: name those with --target FILE.")
-    if by == "mona" and (head or length):
-        raise CircuitError("--head and --length belong to --by attention-influence.")
-    if by != "mona" and target:
-        raise CircuitError(f"--target {target} belongs to --by mona.")
 
 
 def _like(

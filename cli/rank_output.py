@@ -1,21 +1,24 @@
-"""What `circuit rank` found: in the terminal, as a record, and as a folder of scores, a table and a report."""
+"""What `circuit rank` found: the first texts, a record, and the lines of the file with their figures, best first."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.reading_output import Drawing, Reading, Table, model_record
 from cli.wording import number
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
     from circuits.models.bridge import BridgeModel
     from circuits.ranking.texts import Text
 
-RECORD, FORMAT_VERSION = "ranking.json", 1
+RECORD = "ranking.json"
 WIDTH, IN_REPORT = 60, 10
 
 MEANING = {
@@ -45,16 +48,43 @@ class Ranked(NamedTuple):
         return sorted(range(len(self.texts)), key=lambda place: (-self.scores[place], place))
 
 
-def record(found: Ranked, model: BridgeModel, texts: Path, target: Path | None, seed: int) -> dict[str, Any]:
-    """ranking.json: what was asked, and a line a text in the order of the file."""
-    from circuits.models.source import weights_hash
+def reading_of(
+    found: Ranked, model: BridgeModel, texts: Path, target: Path | None, seed: int, top: int
+) -> Reading:
+    """top: texts that the terminal shows."""
+    kept = _record(found, model, texts, target, seed)
+    shown = list(_shown(found, max(top, IN_REPORT)))
+    title = f"Texts by {found.by}, {model.name}"
+    return Reading(
+        RECORD,
+        title,
+        kept,
+        tuple(_words(found, kept)),
+        (Table("", COLUMNS, shown, lines=top, numeric=COLUMNS[:4]),),
+        {"scores": kept["scores"]},
+        (
+            Drawing(
+                "ranking.png", "Scores of all texts, before those of chance", partial(_draw, found, title)
+            ),
+        ),
+        more=partial(_write_lines, found, kept["scores"]),
+    )
 
+
+def _draw(found: Ranked, title: str) -> Figure:
+    from cli.report.histogram import histogram
+
+    notes = (f"score: {MEANING[found.by]}", f"chance: {CHANCE[found.by]}")
+    return histogram(found.scores, found.chance, title, notes)
+
+
+def _record(found: Ranked, model: BridgeModel, texts: Path, target: Path | None, seed: int) -> dict[str, Any]:
+    """What was asked, and a line a text in the order of the file."""
     return {
-        "format_version": FORMAT_VERSION,
         "by": found.by,
         "score": MEANING[found.by],
         "chance": CHANCE[found.by],
-        "model": {"name": model.name, "weights_sha256": weights_hash(model.directory)},
+        "model": model_record(model),
         "texts": texts.name,
         "target": target and target.name,
         "seed": seed,
@@ -93,7 +123,7 @@ def _shown(found: Ranked, n: int) -> Iterator[tuple[str, ...]]:
 COLUMNS = ("rank", "line", "score", "chance", "text")
 
 
-def _sentences(found: Ranked, kept: Mapping[str, Any]) -> Iterator[str]:
+def _words(found: Ranked, kept: Mapping[str, Any]) -> Iterator[str]:
     yield f"Score: {MEANING[found.by]}. Chance: {CHANCE[found.by]}."
     if "heads" in kept:
         yield f"Masked: {', '.join(kept['heads'])}. Compare texts of one kind alone: losses of others differ."
@@ -104,39 +134,10 @@ def _sentences(found: Ranked, kept: Mapping[str, Any]) -> Iterator[str]:
         yield f"Mean score {number(mean['score'], 3)}, mean chance {number(mean['chance'], 3)}."
 
 
-def show(found: Ranked, kept: Mapping[str, Any], n: int, folder: Path | None) -> None:
-    """The first n texts."""
-    from cli.render import say, table
+def _write_lines(found: Ranked, rows: list[dict[str, Any]], place: Path) -> None:
+    """The lines of the file, best first, with their figures."""
+    from circuits.records import plain, write_text
 
-    table(
-        COLUMNS,
-        list(_shown(found, n)),
-        title=f"Texts by {found.by}, {kept['model']['name']}",
-        numeric=COLUMNS[:4],
-    )
-    for line in _sentences(found, kept):
-        say(line)
-    if folder:
-        say(f"Written to {folder}")
-
-
-def write(folder: Path, found: Ranked, kept: Mapping[str, Any], *, force: bool) -> None:
-    """Writes the whole folder, or nothing. scores.jsonl: the lines of the file, best first, with their figures."""
-    import pandas as pd
-
-    from circuits.records import plain, write_json, write_table, write_text
-    from circuits.runs import writing_run
-    from cli.report.markdown import table
-
-    rows = kept["scores"]
-    lines = [{"text": found.texts[p].text, **found.texts[p].fields, found.by: rows[p]} for p in found.order]
-    report = [f"# Texts by {found.by}, {kept['model']['name']}", *_sentences(found, kept)]
-    report.append(table(COLUMNS, list(_shown(found, IN_REPORT))))
-    with writing_run(folder, force, RECORD) as place:
-        write_json(place / RECORD, kept)
-        write_text(
-            place / "scores.jsonl",
-            "".join(json.dumps(plain(line), ensure_ascii=False) + "\n" for line in lines),
-        )
-        write_table(place / "scores.csv", pd.DataFrame(rows))
-        write_text(place / "report.md", "\n\n".join(report) + "\n")
+    lines = ({"text": found.texts[p].text, **found.texts[p].fields, found.by: rows[p]} for p in found.order)
+    text = "".join(json.dumps(plain(line), ensure_ascii=False) + "\n" for line in lines)
+    write_text(place / "scores.jsonl", text)

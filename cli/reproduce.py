@@ -20,7 +20,8 @@ _SELECTION = {
     "smallest": "target",
     "pruned": "target",
 }
-_PLAIN = ("metric", "pairs", "seed", "batch_size", "device", "dtype", "memory", "verify", "judge_on")
+_WORK = ("pairs", "seed", "batch_size", "device", "dtype", "memory")
+_PLAIN = ("metric", *_WORK, "verify", "missed", "judge_on")
 
 
 def command(run: Record) -> str:
@@ -81,7 +82,7 @@ def _differing(config: Record) -> Iterator[str]:
 
     usual = inspect.signature(discover).parameters
     for name in _PLAIN:
-        if config[name] is not None and config[name] != usual[name].default:
+        if config.get(name) is not None and config[name] != usual[name].default:
             yield from (f"--{name.replace('_', '-')}", str(config[name]))
     if config["form"] and config["answers"] != "one-token":
         yield from ("--answers", config["answers"])

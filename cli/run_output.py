@@ -113,6 +113,7 @@ def summary(found: Discovery, drawn: Prompts, folder: Path) -> dict[str, Any]:
                 "verdicts": [asdict(verdict) for verdict in finding.verdicts],
                 "references": [asdict(known) for known in finding.matches],
                 **({} if finding.audit is None else {"audit": finding.audit.record()}),
+                **({} if finding.missed is None else {"missed": finding.missed.record()}),
             }
             for finding in found.findings
         ],

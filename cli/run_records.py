@@ -99,6 +99,7 @@ def run_record(found: Discovery, model: BridgeModel, drawn: Prompts) -> dict[str
             "bos": model.bos is not None,
             "memory": plan.memory,
             "verify": plan.verify,
+            "missed": plan.missed,
             "judge_on": plan.judge_on,
         },
         "model": {
@@ -319,6 +320,7 @@ def evaluation_record(found: Discovery, drawn: Prompts) -> dict[str, Any]:
                 ],
                 "references": [asdict(known) for known in finding.matches],
                 "audit": finding.audit and finding.audit.record(),
+                "missed": finding.missed and finding.missed.record(),
                 "details": finding.scores.details,
             }
             for finding in found.findings

@@ -81,8 +81,9 @@ def subspace(
     from circuits.runs import check_output
     from circuits.subspaces.study import study
     from cli.prompt_source import draw_prompts, own_prompts, warn_of_words
+    from cli.reading_output import put_out
     from cli.render import progress
-    from cli.subspace_output import RECORD, Found, record, show, write
+    from cli.subspace_output import RECORD, Found, reading_of
 
     own = own_prompts(task, prompts, corrupt_prompts)
     source = find_model(model)
@@ -96,15 +97,7 @@ def subspace(
         if own:
             warn_of_words(loaded, drawn.pairs)
         found = Found(study(loaded, drawn.pairs, asked, say), asked, loaded, drawn)
-    kept = record(found)
-    if output:
-        write(output, found, kept, force=force)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(kept), end="")
-        return
-    show(found, output)
+    put_out(reading_of(found), output, force=force, json=json)
 
 
 def _asked(

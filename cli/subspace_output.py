@@ -1,12 +1,14 @@
-"""What `circuit subspace` found: in the terminal, as a record, and as a folder of tables, directions and a report."""
+"""What `circuit subspace` found: sentences, tables, a record, and the directions themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.reading_output import Drawing, Reading, Table, model_record
 from cli.subspace_words import (
     EFFECTS,
     MEANING,
@@ -22,14 +24,16 @@ from cli.subspace_words import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.models.bridge import BridgeModel
     from circuits.subspaces.alignment import Alignment
     from circuits.subspaces.steering import Steering
     from circuits.subspaces.study import Asked, Study
     from cli.prompt_source import Prompts
 
-RECORD, FORMAT_VERSION = "subspace.json", 1
-"""By which the folder is known, and its version."""
+RECORD = "subspace.json"
+"""By which the folder is known."""
 
 
 class Found(NamedTuple):
@@ -41,14 +45,28 @@ class Found(NamedTuple):
     prompts: Prompts
 
 
-def record(found: Found) -> dict[str, Any]:
-    """subspace.json; nothing in it varies from run to run."""
-    from circuits.models.source import weights_hash
+def reading_of(found: Found) -> Reading:
+    study = found.study
+    files = {"effects": list(_effects(study))}
+    if study.steering:
+        files["sweep"] = list(_sweep(study.steering))
+    return Reading(
+        RECORD,
+        title(study, found.model.name, found.prompts.name),
+        _record(found),
+        tuple(_words(found)),
+        tuple(_tables(study)),
+        files,
+        tuple(_drawings(study, title(study, found.model.name, found.prompts.name))),
+        more=partial(_write_directions, found),
+    )
 
+
+def _record(found: Found) -> dict[str, Any]:
+    """Nothing in it varies from run to run."""
     study, asked, prompts = found.study, found.asked, found.prompts
     return {
-        "format_version": FORMAT_VERSION,
-        "model": {"name": found.model.name, "weights_sha256": weights_hash(found.model.directory)},
+        "model": model_record(found.model),
         "prompts": {"task": prompts.name, "form": prompts.form, "corruption": prompts.corruption},
         "site": str(study.place),
         "dimensions": study.width,
@@ -90,46 +108,48 @@ def _steering(found: Steering) -> dict[str, Any]:
     }
 
 
-def show(found: Found, folder: Path | None) -> None:
-    """What the terminal says."""
-    from cli.render import say, table
+def _words(found: Found) -> Iterator[str]:
+    yield prompts_words(found.study)
+    yield MEANING
+    for intent, each in (found.study.searches or {}).items():
+        yield search_words(intent, each)
+    yield f"Seed {found.asked.seed}. Intervals are 95% bootstrap intervals over judged prompts."
 
-    study = found.study
-    say(prompts_words(study))
-    for intent, each in (study.searches or {}).items():
-        say(search_words(intent, each))
+
+def _tables(study: Study) -> Iterator[Table]:
     for one in study.alignments:
-        head = title(study, found.model.name, found.prompts.name)
-        table(EFFECTS, effect_rows(one), title=head, numeric=("FLDD %", "accuracy"))
-        say(split_words(one))
-        say(verdict_words(one))
+        notes = (verdict_words(one), split_words(one))
+        yield Table(
+            f"Rank {one.rank}", EFFECTS, list(effect_rows(one)), notes, numeric=("FLDD %", "accuracy")
+        )
     if study.steering:
-        table(SWEEP, sweep_rows(study.steering), title="h' = h - u (u.h) + u c", numeric=SWEEP[1:])
-        say(steering_words(study.steering))
-    if folder:
-        say(f"Written to {folder}")
+        steered = list(sweep_rows(study.steering))
+        said = (steering_words(study.steering),)
+        yield Table("The knob: h' = h - u (u.h) + u c", SWEEP, steered, said, numeric=SWEEP[1:])
 
 
-def write(folder: Path, found: Found, kept: Mapping[str, Any], *, force: bool) -> None:
-    """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
-    import pandas as pd
+def _drawings(study: Study, title: str) -> Iterator[Drawing]:
+    def draw() -> Figure:
+        from cli.report.readings import subspace_picture
+
+        return subspace_picture(study.alignments, title)
+
+    if study.alignments:
+        yield Drawing("subspace.png", "Effects of subspaces and their parts, beside random ones", draw)
+
+
+def _write_directions(found: Found, place: Path) -> None:
+    """The prompts as well."""
     from safetensors.torch import save_file
 
-    from circuits.records import write_json, write_prompts, write_table, write_text
-    from circuits.runs import writing_run
+    from circuits.records import write_prompts
 
     study = found.study
-    with writing_run(folder, force, RECORD) as place:
-        write_json(place / RECORD, kept)
-        write_prompts(place / "prompts.jsonl", found.prompts.pairs)
-        write_table(place / "effects.csv", pd.DataFrame(_effects(study)))
-        if study.steering:
-            write_table(place / "sweep.csv", pd.DataFrame(_sweep(study.steering)))
-        frames = {f"rank-{each.rank}": each.frame.contiguous().cpu() for each in study.alignments}
-        if study.steering:
-            frames["knob"] = study.steering.direction.clone().cpu()
-        save_file(frames, place / "directions.safetensors", metadata={"site": str(study.place)})
-        write_text(place / "report.md", "\n\n".join(_sections(found)) + "\n")
+    write_prompts(place / "prompts.jsonl", found.prompts.pairs)
+    frames = {f"rank-{each.rank}": each.frame.contiguous().cpu() for each in study.alignments}
+    if study.steering:
+        frames["knob"] = study.steering.direction.clone().cpu()
+    save_file(frames, place / "directions.safetensors", metadata={"site": str(study.place)})
 
 
 def _effects(study: Study) -> Iterator[dict[str, Any]]:
@@ -152,28 +172,3 @@ def _sweep(found: Steering) -> Iterator[dict[str, Any]]:
             value = getattr(each, name)
             row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
         yield row
-
-
-def _sections(found: Found) -> Iterator[str]:
-    from cli.report.markdown import table
-
-    study = found.study
-    yield f"# {title(study, found.model.name, found.prompts.name)}"
-    yield prompts_words(study)
-    yield MEANING
-    if study.searches:
-        yield "## Layers that decide"
-        yield "\n".join(f"- {search_words(intent, each)}" for intent, each in study.searches.items())
-    for one in study.alignments:
-        yield f"## Rank {one.rank}"
-        yield verdict_words(one)
-        yield table(EFFECTS, effect_rows(one))
-        yield split_words(one)
-    if study.steering:
-        yield "## The knob"
-        yield steering_words(study.steering)
-        yield table(SWEEP, sweep_rows(study.steering))
-    yield (
-        f"Seed {found.asked.seed}. Intervals are 95% bootstrap intervals over judged prompts. The directions stand "
-        "in directions.safetensors."
-    )

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from cli.render import heatmap, say, table, top_components, warning
 from cli.run_output import unit
-from cli.wording import audit_words, conclusions, finding_words, p_value, reference_words, rounding_words
+from cli.wording import (
+    audit_words,
+    conclusions,
+    finding_words,
+    missed_words,
+    p_value,
+    reference_words,
+    rounding_words,
+)
 
 if TYPE_CHECKING:
     from circuits.discovery import Discovery
@@ -30,6 +38,8 @@ def show_discovery(found: Discovery, folder: Path) -> None:
             say(f"  {line}")
         if finding.audit is not None:
             say(f"  {audit_words(finding.audit)}")
+        if finding.missed is not None:
+            say(f"  {missed_words(finding.missed)}")
     _overlaps(found)
     say(
         f"\nWritten to {folder}: report.html (open it in a browser), report.md, circuit.svg and the data behind them."

@@ -21,7 +21,7 @@ class TasksOrCommand(TyperGroup):
 
 
 tasks_app = typer.Typer(
-    cls=TasksOrCommand, help="List the built-in tasks; show one; say what a prompt file holds."
+    name="tasks", cls=TasksOrCommand, help="List the built-in tasks; show one; say what a prompt file holds."
 )
 tasks_app.command(SHOW)(tasks)
 tasks_app.command("import")(import_prompts)

@@ -33,6 +33,12 @@ class Lines:
         device = model.device
         return tuple(tokens.to(device) for tokens in map(torch.tensor, _by_length(self._tokens(model))))
 
+    def unknown(self, model: Model) -> tuple[str, ...]:
+        """Words of the lines that are read which the model's vocabulary lacks."""
+        from circuits.batches import unknown_in
+
+        return unknown_in(model, (line[:1000] for line in self.lines[:MOST]))
+
     def _tokens(self, model: Model) -> Iterable[list[int]]:
         for line in self.lines[:MOST]:
             yield model.tokenize(line[:1000])[0][:64]

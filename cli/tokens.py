@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circuits.models.bridge import BridgeModel
     from cli.prompt_source import Prompts
 
-RECORD = "tokens.json"
-"""By which the folder is known."""
-
 PAIRS = 16
 
 
@@ -54,18 +51,19 @@ def tokens(
 
     [bold]circuit tokens plain-4l --task ioi --output ioi-tokens[/bold]
     """
+    from circuits.batches import unknown_in
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.runs import check_output
     from circuits.token_importance.reading import read_prompts
     from circuits.token_importance.reagent import Search
-    from cli.prompt_source import own_prompts
+    from cli.prompt_source import own_prompts, warn_of_unknown
     from cli.reading_output import put_out
     from cli.render import progress
-    from cli.tokens_output import reading_of
+    from cli.tokens_output import RECORD, reading_of
 
     own = None if prompt is not None and not (task or prompts) else own_prompts(task, prompts)
-    _require_one(prompt, task or prompts)
+    _require_one(prompt, task or prompts, ["--form"] * (form is not None) + ["--pairs"] * (pairs is not None))
     source, search = find_model(model), Search(runs, rate, steps, top)
     if output:
         check_output(output, force, RECORD)
@@ -73,15 +71,20 @@ def tokens(
         loaded = load_model(source, device=device, dtype=dtype)
         drawn = None if prompt is not None else _drawn(loaded, task, own, form, pairs, seed)
         texts = [pair.clean for pair in drawn.pairs] if drawn else [str(prompt)]
+        warn_of_unknown(loaded, unknown_in(loaded, texts))
         found = read_prompts(loaded, texts, search, seed=seed, progress=say)
     put_out(reading_of(loaded, drawn, texts, found, search, seed), output, force=force, json=json)
 
 
-def _require_one(prompt: str | None, other: object) -> None:
+def _require_one(prompt: str | None, other: object, options: list[str]) -> None:
     from circuits.errors import CircuitError
 
     if prompt is not None and other:
         raise CircuitError("Give a prompt, or --task or --prompts, not both.")
+    if prompt is not None and options:
+        raise CircuitError(
+            f"{' and '.join(options)} belong to prompts of --task or --prompts; leave them out."
+        )
     if prompt is not None and not prompt.strip():
         raise CircuitError(
             f"{prompt!r} is an empty prompt. Write a text whose next token the model shall say."

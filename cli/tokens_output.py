@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cli.reading_output import Reading, Table, model_record
+from cli.reading_output import Drawing, Reading, Table, model_record
 from cli.wording import estimate, number
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.evaluation.faithfulness import Estimate
     from circuits.models.bridge import BridgeModel
     from circuits.token_importance.reading import ReadPrompt
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from cli.prompt_source import Prompts
 
 RECORD = "tokens.json"
+"""By which the folder is known."""
+
 JUDGES = ("sufficiency", "comprehensiveness")
 JUDGED = (
     "Soft-NS: what embeddings that fade by importance keep of the next-token distribution; Soft-NC: what they lose "
@@ -43,8 +48,25 @@ def reading_of(
     title = (
         f"Tokens of {prompts.name} that {model.name} rests on" if prompts else f"What {model.name} rests on"
     )
-    tables = [_tokens(found[0])] if prompts is None else [_positions(model, prompts, found), _all(found)]
-    return Reading(RECORD, title, kept, tuple(_words(found, search)), (*tables, _judges(found, seed)))
+    first = _tokens(found[0]) if prompts is None else _positions(model, prompts, found)
+    tables = (first,) if prompts is None else (first, _all(found))
+    words, noun = tuple(_words(found, search)), "token" if prompts is None else "position"
+    drawing = Drawing("tokens.png", f"Importance of each {noun}", partial(_draw, first, found, title, noun))
+    drawings = (drawing,) if first.rows else ()
+    return Reading(RECORD, title, kept, words, (*tables, _judges(found, seed)), drawings=drawings)
+
+
+def _draw(shown: Table, found: Sequence[ReadPrompt], title: str, noun: str) -> Figure:
+    """The rows of a table, which begin with a name and the importance by each method."""
+    from cli.report.readings import tokens_picture
+
+    methods = list(found[0].importance)
+    lines = []
+    for name, *figures in shown.rows:
+        shares = [float(str(figure)) for figure in figures[: len(methods)]]
+        even = float(str(figures[-1])) if noun == "position" else 1 / len(shown.rows)
+        lines.append((str(name), dict(zip(methods, shares, strict=True)), even))
+    return tokens_picture(lines, title, noun)
 
 
 def _kept(text: str, each: ReadPrompt) -> dict[str, object]:
@@ -72,13 +94,14 @@ def _lines(each: ReadPrompt) -> Iterator[tuple[object, ...]]:
 def _tokens(each: ReadPrompt) -> Table:
     title = f"{each.said!r}, said with probability {number(each.probability)}, rests on"
     note = f"Even shares would be {number(1 / len(each.tokens), 3)}."
-    return Table("tokens", title, ("token", *each.importance, "in rationale"), list(_lines(each)), note=note)
+    columns = ("token", *each.importance, "in rationale")
+    return Table(title, columns, list(_lines(each)), (note,), name="tokens")
 
 
 def _all(found: Sequence[ReadPrompt]) -> Table:
     rows = [(n, each.said, *line) for n, each in enumerate(found, start=1) for line in _lines(each)]
     columns = ("prompt", "said", "token", *found[0].importance, "in rationale")
-    return Table("tokens", "Token by token", columns, rows, lines=0)
+    return Table("Token by token", columns, rows, lines=0, name="tokens")
 
 
 def _positions(model: BridgeModel, prompts: Prompts, found: Sequence[ReadPrompt]) -> Table:
@@ -95,7 +118,8 @@ def _positions(model: BridgeModel, prompts: Prompts, found: Sequence[ReadPrompt]
         for name, lines in sums.items()
     ]
     columns = ("position", *found[0].importance, "even share")
-    return Table("positions", "Mean importance of the positions that prompts name", columns, rows)
+    title = "Mean importance of the positions that prompts name"
+    return Table(title, columns, rows, name="positions")
 
 
 def _judges(found: Sequence[ReadPrompt], seed: int) -> Table:
@@ -108,7 +132,7 @@ def _judges(found: Sequence[ReadPrompt], seed: int) -> Table:
             rows.append((f"{name}, {way}", method, sum(own) / len(own), sum(chance) / len(chance), better))
     rows.sort(key=lambda row: str(row[0]))
     columns = ("judge", "importance", "score", "shuffled", "better by")
-    return Table("judges", "Whether importance is to be believed", columns, rows, note=JUDGED)
+    return Table("Whether importance is to be believed", columns, rows, (JUDGED,), name="judges")
 
 
 def _better(own: Sequence[float], chance: Sequence[float], seed: int) -> str:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from circuits.evaluation.run_evaluation import PromptSet
     from circuits.runs import RunFolder
 
-RECORD = "tune.json"
-"""By which a tuned model's folder is known."""
-
 
 @guarded
 def tune(
@@ -68,8 +65,9 @@ def tune(
     from circuits.tuning.run_tuning import tune as on_prompts
     from circuits.tuning.training import Schedule
     from cli.intervene import circuitry
+    from cli.reading_output import put_out
     from cli.render import progress
-    from cli.tune_output import Done, show, write
+    from cli.tune_output import RECORD, Done, reading_of
 
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise CircuitError(f"--learning-rate {learning_rate} is no step size. Give a number above 0.")
@@ -89,13 +87,7 @@ def tune(
         asked = Asked(schedule, seeded)
         result = on_prompts(loaded, heads, _taught(held, own), (own, *others), asked, say)
     done = Done(held, loaded, chosen, asked, result)
-    record = write(folder, done, force=force)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(record), end="")
-        return
-    show(done, folder)
+    put_out(reading_of(done, folder), folder, force=force, json=json)
 
 
 def _taught(run: RunFolder, own: PromptSet) -> PromptSet:

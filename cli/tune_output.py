@@ -1,23 +1,28 @@
-"""From a tuning to its folder: the model's files, tune.json, tune.csv and report.md; and what the terminal says."""
+"""What `circuit tune` did to a run's heads: sentences, every figure as a table, a record, and the model itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cli.evaluation_words import some
 from cli.intervention_words import control_words, effect_words
+from cli.reading_output import Drawing, Reading, model_record
 from cli.wording import estimate, share
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.interventions.effect import Effect
     from circuits.models.bridge import BridgeModel
     from circuits.runs import RunFolder
     from circuits.tuning.run_tuning import Asked, Elsewhere, Tuned
 
-RECORD, FORMAT_VERSION = "tune.json", 1
+RECORD = "tune.json"
+"""By which the folder is known."""
 
 
 class Done(NamedTuple):
@@ -30,8 +35,29 @@ class Done(NamedTuple):
     result: Tuned
 
 
-def lines(done: Done) -> Iterator[str]:
-    """All that is said."""
+def reading_of(done: Done, folder: Path) -> Reading:
+    """folder: where the model will stand."""
+    title = f"{done.model.name}, heads tuned"
+    drawing = Drawing("tune.png", "Right answers, task by task", partial(_draw, done.result.results, title))
+    return Reading(
+        RECORD,
+        title,
+        _record(done),
+        tuple(_words(done)),
+        files={"tune": list(_rows(done.result))},
+        drawings=(drawing,),
+        more=partial(_write_model, done),
+        then=f"It is a model: circuit discover {done.run.run['config']['task']} --model {folder}",
+    )
+
+
+def _draw(results: Sequence[Elsewhere], title: str) -> Figure:
+    from cli.report.readings import tune_picture
+
+    return tune_picture(results, title)
+
+
+def _words(done: Done) -> Iterator[str]:
     from circuits.models.source import n_parameters
 
     tuned, schedule = done.result, done.asked.schedule
@@ -58,24 +84,12 @@ def _of_prompts(found: Elsewhere) -> Iterator[str]:
     )
 
 
-def show(done: Done, folder: Path) -> None:
-    """What the terminal says."""
-    from cli.render import say
-
-    for line in lines(done):
-        say(line)
-    say(f"Written to {folder}, a model: circuit discover {done.run.run['config']['task']} --model {folder}")
-
-
-def record(done: Done) -> dict[str, Any]:
-    """tune.json; nothing in it varies from run to run."""
-    from circuits.models.source import weights_hash
-
+def _record(done: Done) -> dict[str, Any]:
+    """Nothing in it varies from run to run."""
     tuned, schedule = done.result, done.asked.schedule
     return {
-        "format_version": FORMAT_VERSION,
         "run": done.run.path.absolute().name,
-        "model": {"name": done.model.name, "weights_sha256": weights_hash(done.model.directory)},
+        "model": model_record(done.model),
         "method": done.method,
         "heads": tuned.heads,
         "parts": tuned.parts,
@@ -98,25 +112,12 @@ def record(done: Done) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, done: Done, *, force: bool) -> dict[str, Any]:
-    """Writes the model and its record, or nothing. Raises RunFolderError where the disk refuses."""
-    import pandas as pd
-
+def _write_model(done: Done, place: Path) -> None:
     from circuits.models.tuned_copy import write_tuned
-    from circuits.records import write_json, write_table, write_text
-    from circuits.runs import writing_run
 
-    kept, weights = record(done), done.model.weights
-    assert weights is not None, "tuning needs the engine"
+    assert done.model.weights is not None, "tuning needs the engine"
     nodes = [done.model.graph.node(head) for head in done.result.heads]
-    with writing_run(folder, force, RECORD) as place:
-        write_tuned(done.model.directory, place, nodes, done.result.changes, weights.d_head)
-        write_json(place / RECORD, kept)
-        write_table(place / "tune.csv", pd.DataFrame(_rows(done.result)))
-        write_text(
-            place / "report.md", f"# {done.model.name}, heads tuned\n\n" + "\n\n".join(lines(done)) + "\n"
-        )
-    return kept
+    write_tuned(done.model.directory, place, nodes, done.result.changes, done.model.weights.d_head)
 
 
 def _rows(tuned: Tuned) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +12,13 @@ from cli.guard import guarded
 from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.models.bridge import BridgeModel
     from circuits.weight_reading.composition import Composition, Link
-    from cli.weights_output import Reading
+    from cli.reading_output import Reading
 
-NAME = "composition"
+RECORD = "composition.json"
 COLUMNS = ("channel", "read by", "score", "chance", "peers", "z", "whole", "share", "alone")
 NUMERIC = ("score", "chance", "peers", "z", "whole", "share")
 
@@ -48,12 +51,12 @@ def composition(
     from circuits.runs import check_output
     from circuits.weight_reading.composition import composition as read
     from circuits.weight_reading.heads import require_weights
-    from cli.weights_output import put_out
+    from cli.reading_output import put_out
 
     _require_inputs(by or [])
     source = find_model(model)
     if output:
-        check_output(output, force, f"{NAME}.json")
+        check_output(output, force, RECORD)
     loaded = load_model(source, device=device, dtype=dtype)
     if head:
         require_heads(loaded.graph, head)
@@ -73,11 +76,13 @@ def _require_inputs(names: list[str]) -> None:
 
 def _reading(model: BridgeModel, found: Composition, links: list[Link], top: int, seed: int) -> Reading:
     from circuits.weight_reading.composition import MODES
-    from cli.weights_output import Reading, Shown, heading
+    from cli.reading_output import Drawing, Reading, Table, model_record
 
     chance = found.chance
     rows = tuple(_row(link, chance.best_max) for link in links[:top])
-    record = heading(model, seed) | {
+    record = {
+        "model": model_record(model),
+        "seed": seed,
         "inputs": found.modes,
         "inputs_left_out": [mode for mode in MODES if mode not in found.modes],
         "chance": chance,
@@ -88,13 +93,26 @@ def _reading(model: BridgeModel, found: Composition, links: list[Link], top: int
         "links": links[:top],
     }
     return Reading(
-        NAME,
+        RECORD,
         f"Composition of heads of {model.name}",
-        tuple(_words(model, found, links)),
-        (Shown(f"Strongest links of {model.name}", COLUMNS, rows, NUMERIC),),
         record,
+        tuple(_words(model, found, links)),
+        (Table("Strongest links", COLUMNS, rows, numeric=NUMERIC, folding=()),),
         {"pairs": [vars(link) for link in links], "components": list(_components(found))},
+        (
+            Drawing(
+                "composition.png",
+                "Scores of every pair of heads, white at chance",
+                partial(_draw, found, model),
+            ),
+        ),
     )
+
+
+def _draw(found: Composition, model: BridgeModel) -> Figure:
+    from cli.report.readings import composition_picture
+
+    return composition_picture(found, f"Composition of heads of {model.name}")
 
 
 def _row(link: Link, chance: float) -> tuple[str, ...]:

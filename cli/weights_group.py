@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from cli.weights_composition import composition
-from cli.weights_low_rank import low_rank
-from cli.weights_observables import observables
+from cli.deferred import add_command
+
+READINGS = {
+    "composition": "Composition scores of every pair of heads (q, k, v), whole and by singular component, beside "
+    "random heads.",
+    "observables": "Observable propagation: the direction that each head and MLP turns into answer minus distractor, "
+    "and checks.",
+    "low-rank": "The smallest rank of a head's queries, keys or values that recovers 95% of a task's loss, beside "
+    "random ones.",
+}
+"""Each with the first sentences of its help."""
 
 weights_app = typer.Typer(
+    name="weights",
     help="Read a model's weights: what heads can say to each other, what raises an observable, and the like.",
     no_args_is_help=True,
 )
-weights_app.command("composition")(composition)
-weights_app.command("observables")(observables)
-weights_app.command("low-rank")(low_rank)
+for name, summary in READINGS.items():
+    function = name.replace("-", "_")
+    add_command(weights_app, name, f"cli.weights_{function}:{function}", summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +12,14 @@ from cli.guard import guarded
 from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.models.bridge import BridgeModel
     from circuits.weight_reading.low_rank import Ranks
-    from cli.weights_output import Reading
+    from cli.reading_output import Reading
     from cli.weights_prompts import Drawn
 
-NAME = "low-rank"
+RECORD = "low-rank.json"
 COLUMNS = ("head", "part", "loss at rank 0", "metric at rank 0", "rank for 95%", "recovered", "random")
 
 
@@ -50,15 +53,15 @@ def low_rank(
     from circuits.models.bridge import load_model
     from circuits.models.source import find_model
     from circuits.runs import check_output
+    from cli.reading_output import put_out
     from cli.render import progress
-    from cli.weights_output import put_out
     from cli.weights_prompts import batches_of
     from tasks import TASKS
 
     TASKS.require(task)
     source = find_model(model)
     if output:
-        check_output(output, force, f"{NAME}.json")
+        check_output(output, force, RECORD)
     loaded = load_model(source, device=device, dtype=dtype)
     if head:
         require_heads(loaded.graph, head)
@@ -87,9 +90,11 @@ def _measured(
 
 
 def _reading(model: BridgeModel, drawn: Drawn, task: str, found: list[Ranks], seed: int) -> Reading:
-    from cli.weights_output import Reading, Shown, heading
+    from cli.reading_output import Drawing, Reading, Table, model_record
 
-    record = heading(model, seed) | {
+    record = {
+        "model": model_record(model),
+        "seed": seed,
         "task": task,
         "form": drawn.form,
         "n_pairs": len(drawn.pairs),
@@ -103,13 +108,20 @@ def _reading(model: BridgeModel, drawn: Drawn, task: str, found: list[Ranks], se
     ]
     title = f"Ranks that {task} needs in heads of {model.name}"
     return Reading(
-        NAME,
+        RECORD,
         title,
-        tuple(_words(drawn, found)),
-        (Shown(title, COLUMNS, rows, COLUMNS[2:]),),
         record,
+        tuple(_words(drawn, found)),
+        (Table("", COLUMNS, rows, numeric=COLUMNS[2:], folding=COLUMNS[2:]),),
         {"ranks": curves},
+        (Drawing("low-rank.png", "What each rank recovers of the loss", partial(_draw, found, title)),),
     )
+
+
+def _draw(found: list[Ranks], title: str) -> Figure:
+    from cli.report.ranks import ranks_figure
+
+    return ranks_figure(found, title)
 
 
 def _row(ranks: Ranks) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,15 +13,17 @@ from cli.guard import guarded
 from cli.options import Device, Dtype, ModelName, ReplaceFolder, TablesFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.batches import Batch
     from circuits.models.bridge import BridgeModel
     from circuits.statistics import Correlation
     from circuits.weight_reading.observables import Coupling, Observable, Reader
     from circuits.weight_reading.observables import Path as Route
     from circuits.weight_reading.observed import Bent, Coupled
-    from cli.weights_output import Reading, Shown
+    from cli.reading_output import Reading, Table
 
-NAME = "observables"
+RECORD = "observables.json"
 PAIRS = 64
 TOKENS = 5
 """Tokens to show that a feature vector raises most, and lowers most."""
@@ -83,13 +86,13 @@ def observables(
     from circuits.models.source import find_model
     from circuits.runs import check_output
     from circuits.weight_reading.observables import parse_observable
-    from cli.weights_output import put_out
+    from cli.reading_output import put_out
     from cli.weights_prompts import batches_of
 
     _require_asked(observable or [], task, form)
     source = find_model(model)
     if output:
-        check_output(output, force, f"{NAME}.json")
+        check_output(output, force, RECORD)
     loaded = load_model(source, device=device, dtype=dtype)
     given = [parse_observable(text, loaded) for text in observable or []]
     batches = batches_of(loaded, task, form, pairs, seed, "An observable").batches if task else ()
@@ -192,10 +195,12 @@ def _against_attribution(
 
 
 def _reading(model: BridgeModel, found: Found, task: str | None, top: int, seed: int) -> Reading:
-    from cli.weights_output import Reading, heading
+    from cli.reading_output import Drawing, Reading, model_record
 
     about = f"{found.first}" if found.n == 1 else f"{found.n} observables of {task}, such as {found.first}"
-    record = heading(model, seed) | {
+    record = {
+        "model": model_record(model),
+        "seed": seed,
         "observable": found.first,
         "n_observables": found.n,
         "task": task,
@@ -220,15 +225,24 @@ def _reading(model: BridgeModel, found: Found, task: str | None, top: int, seed:
         for row in tables["mlps"]:
             row.pop("own")
     title = f"What becomes {about} in {model.name}"
-    return Reading(NAME, title, tuple(_words(found)), tuple(_shown(model, found, about, top)), record, tables)
+    shown = [route for size in range(1, 5) for route in _of_length(found.routes, size)[:top]]
+    drawing = Drawing("observables.png", "Norms of paths, beside chance", partial(_draw, shown, title))
+    shown_tables = tuple(_shown(found, about, top))
+    return Reading(RECORD, title, record, tuple(_words(found)), shown_tables, tables, (drawing,))
+
+
+def _draw(routes: Sequence[Route], title: str) -> Figure:
+    from cli.report.readings import observables_picture
+
+    return observables_picture(routes, title)
 
 
 def _path(route: Route) -> dict[str, Any]:
     return {"heads": route.heads, "norm": route.norm, "chance": route.chance, "chance_reaches": route.reached}
 
 
-def _shown(model: BridgeModel, found: Found, about: str, top: int) -> Iterator[Shown]:
-    from cli.weights_output import Shown
+def _shown(found: Found, about: str, top: int) -> Iterator[Table]:
+    from cli.reading_output import Table
     from cli.wording import number
 
     rows = []
@@ -239,28 +253,25 @@ def _shown(model: BridgeModel, found: Found, about: str, top: int) -> Iterator[S
             rows.append((" ".join(route.heads), *figures, " ".join(up), " ".join(down)))
     columns = ("heads", "norm", "chance", "as large", f"raises {found.first}", "lowers it")
     numeric = ("norm", "chance", "as large")
-    yield Shown(f"Paths to {about}, {model.name}", columns, tuple(rows), numeric, columns[-2:])
+    yield Table(f"Paths to {about}", columns, rows, numeric=numeric, folding=columns[-2:])
     if found.couplings:
         yield _coupling_table(found)
     if found.mlps:
         columns = ("MLP", "boundary found", "mean change", "slope", "r²", "r² shuffled")
-        yield Shown(
-            "MLPs: change foretold by feature vectors",
-            columns,
-            tuple(
-                (
-                    f"m{bent.layer}",
-                    f"{bent.boundaries} of {bent.prompts}",
-                    *(number(x) for x in (bent.change, *bent.own, bent.shuffled)),
-                )
-                for bent in found.mlps
-            ),
-            columns[1:],
-        )
+        bends = [
+            (
+                f"m{bent.layer}",
+                f"{bent.boundaries} of {bent.prompts}",
+                *(number(x) for x in (bent.change, *bent.own, bent.shuffled)),
+            )
+            for bent in found.mlps
+        ]
+        title = "MLPs: change foretold by feature vectors"
+        yield Table(title, columns, bends, numeric=columns[1:], folding=())
 
 
-def _coupling_table(found: Found) -> Shown:
-    from cli.weights_output import Shown
+def _coupling_table(found: Found) -> Table:
+    from cli.reading_output import Table
     from cli.wording import number
 
     columns = ("head", "C", "cosine", "by chance", "slope", "r²", "r² by chance")
@@ -268,7 +279,8 @@ def _coupling_table(found: Found) -> Shown:
     for head, (one, seen) in found.couplings.items():
         checked = ("", "", "") if seen is None else tuple(map(number, (*seen.own, seen.random)))
         rows.append((head, *(number(x) for x in one), *checked))
-    return Shown(f"Coupling of {found.first} with {found.second}", columns, tuple(rows), columns[1:])
+    title = f"Coupling of {found.first} with {found.second}"
+    return Table(title, columns, rows, numeric=columns[1:], folding=())
 
 
 def _words(found: Found) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from circuits.comparison.gates import Gate
     from circuits.discovery import Discovery, Finding
     from circuits.evaluation.faithfulness import Baseline, Estimate, Verdict
+    from circuits.missed import Missed
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -135,17 +136,43 @@ def audit_words(audit: Audit) -> str:
     )
 
 
+def missed_words(missed: Missed) -> str:
+    """What of the components outside the circuit could still matter, and what patching it alone says."""
+    limit = f"{number(missed.limit)} (10% of what replacing everything does)"
+    asked = (
+        f"Of {len(missed.bounds)} components outside the circuit, by {missed.n_subsets} random subsets of them "
+        f"patched jointly on {missed.n_prompts} prompts"
+    )
+    idle = f"an idle component's bound is {number(missed.idle)}"
+    if not missed.suspects:
+        most = number(max(missed.bounds.values()))
+        return f"{asked}, none has an effect above {limit}: at most {most} (95% each; {idle})."
+    named = [
+        one.component
+        if one.alone is None or one.low is None or one.high is None
+        else f"{one.component} (at most {number(one.bound)}, alone {number(one.alone)} "
+        f"[{number(one.low)}, {number(one.high)}])"
+        for one in missed.suspects
+    ]
+    return (
+        f"{asked}, {len(missed.suspects)} may have an effect above {limit}, at 95% each ({idle}): "
+        f"{_listed(named)}."
+    )
+
+
 def _agreement(value: Agreement) -> str:
     if value.value is None or value.low is None or value.high is None:
         return "undefined"
     return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
 
 
-def _named(what: str, edges: tuple[str, ...], most: int = 5) -> str:
-    if not edges:
-        return f"{what}: none"
-    more = f" and {len(edges) - most} more" if len(edges) > most else ""
-    return f"{what}: {len(edges)} ({', '.join(edges[:most])}{more})"
+def _named(what: str, edges: tuple[str, ...]) -> str:
+    return f"{what}: {len(edges)} ({_listed(edges)})" if edges else f"{what}: none"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def gate_words(gate: Gate) -> str:

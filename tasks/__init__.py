@@ -40,7 +40,9 @@ TASKS = Tasks(
     kind="task",
     package="tasks",
     attribute="TASK",
-    without=frozenset({"task", "own", "words", "facts", "templates", "held_out", "sampling", "any_length"}),
+    without=frozenset(
+        {"task", "own", "words", "facts", "templates", "held_out", "sampling", "mutations", "any_length"}
+    ),
     group="circuit.tasks",
     noun="tasks.task:Task",
 )

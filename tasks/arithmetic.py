@@ -8,6 +8,9 @@ Models in Arithmetic Calculation" (arXiv 2409.01659), which replaces the operato
     corrupt   37+21=    -> "58"
     negative  37@45=
 
+The corruption `operator` keeps the operands and takes the other operator (37-12= for 37+12=), as the third kind of
+pair of Stolfo et al. does; forms say which operator the clean prompt has.
+
 A difference is never below zero. A result that is not one token for the tokenizer at hand is left out, so one that
 splits numbers into digits leaves results of one digit (98-95=); with longer answers all results count, by their first
 digit or as a whole. Operands may be of several tokens, of equally many where one takes another's place.
@@ -70,15 +73,34 @@ def _two_problems(
     )
 
 
+def _two_operators(
+    rng: random.Random, lexicon: Lexicon, operator: str, other: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Operands, twice, whose sum and difference are both results, and differ."""
+    operands, results = _numbers(lexicon, "+")
+    for _ in range(TRIES):
+        a, b = rng.choice(operands), rng.choice(operands)
+        values = {result(a, operator, b), result(a, other, b)}
+        if len(values) == 2 and values <= results:
+            return (a, b), (a, b)
+    raise CircuitError(
+        f"{lexicon.name} has too few numbers of one token for arithmetic. Choose another model."
+    )
+
+
 def _generate(rng: random.Random, lexicon: Lexicon, form: str, corruption: str) -> PromptPair:
     operator = rng.choice(OPERATORS[form])
-    (a, b), (c, d) = _two_problems(rng, lexicon, operator)
+    other = operator if corruption == "operand" else "+-".replace(operator, "")
+    if other == operator:
+        (a, b), (c, d) = _two_problems(rng, lexicon, operator)
+    else:
+        (a, b), (c, d) = _two_operators(rng, lexicon, operator, other)
     clean, spans = fill("{A}{OPERATOR}{B}=", {"A": str(a), "OPERATOR": operator, "B": str(b)})
     return PromptPair(
         clean=clean,
-        corrupt=f"{c}{operator}{d}=",
+        corrupt=f"{c}{other}{d}=",
         answers=(str(result(a, operator, b)),),
-        distractors=(str(result(c, operator, d)),),
+        distractors=(str(result(c, other, d)),),
         positions=spans | {"END": end(clean)},
         negative=f"{a}{rng.choice(NULL_SYMBOLS)}{b}=",
         template=operator,
@@ -96,7 +118,10 @@ TASK = Task(
         "addition": "sums",
         "subtraction": "differences, never below zero",
     },
-    corruptions={"operand": "one operand is another number, so the answer changes"},
+    corruptions={
+        "operand": "one operand is another number, so the answer changes",
+        "operator": "the operator is the other one, so the answer changes",
+    },
     generate=_generate,
     references={
         "meta-llama/Llama-2-7b-hf": Reference(

@@ -78,7 +78,7 @@ def answers_of(
     if overflown := int((~np.isfinite(said.metric)).sum()):
         raise CircuitError(
             f"On {overflown} of {len(order)} prompts the metric is no finite number: activations overflow. "
-            "Choose a smaller factor, or a model in float32."
+            "Choose a smaller factor or step size, or a model in float32."
         )
     return said
 

@@ -238,7 +238,7 @@ def require_heads(graph: Graph, names: Sequence[str]) -> None:
     for name in names:
         try:
             if graph.node(name).kind != "head":
-                problems.append(f"{name} is no head; interventions are on heads, such as {graph.heads[0]}.")
+                problems.append(f"{name} is no head. Name heads, such as {graph.heads[0]}.")
         except CircuitError as problem:
             problems.append(str(problem))
     if problems or not names:

@@ -7,7 +7,7 @@ judged on: the run's discovery half, or the first half of prompts that no run kn
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -18,6 +18,7 @@ from circuits.batches import Batch, first_prompts, make_batches
 from circuits.donors import mean_donor
 from circuits.errors import CircuitError, PromptError
 from circuits.evaluation.run_evaluation import PromptSet
+from circuits.interventions.choice import Choice, choose_heads
 from circuits.interventions.downstream import Downstream, downstream
 from circuits.interventions.effect import Control, Effect, answers, controls, effect
 from circuits.interventions.intervention import (
@@ -67,13 +68,14 @@ OFFSET_SCHEDULE = Schedule(rate=1e-2, epochs=5)
 class Treatment:
     """What is done to `heads`. factors: of "scale", several are a sweep; the share of "interpolate". onto: named
     positions for "attend" and "repair"; the wrong ones where "repair" names none. channels: of "channel", by name,
-    such as a1.h4:0."""
+    such as a1.h4:0. choose: of `heads` those that gain by "calibrate", one at a time, on the tuning prompts."""
 
     kind: Kind
     heads: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
     onto: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    choose: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Result:
     sweep: Sweep | None = None
     repair: Repair | None = None
     learned: Mapping[str, Float[Tensor, "_"]] = field(default_factory=dict)
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,11 @@ def intervene(
 ) -> Result:
     """One prompt set. Raises CircuitError for heads that the model lacks, positions that prompts do not name."""
     require_heads(model.graph, treatment.heads)
-    choosing = len(treatment.factors) > 1 or treatment.kind == "offsets"
+    choosing = len(treatment.factors) > 1 or treatment.kind == "offsets" or treatment.choose
     tuning, judged = _halves(model, prompts, asked.batch_size, choosing=choosing)
+    choice = choose_heads(model, tuning, treatment.heads, progress) if treatment.choose else None
+    if choice:
+        treatment = replace(treatment, heads=choice.chosen)
     tried = None
     if len(treatment.factors) > 1:
         tried = sweep(
@@ -134,7 +140,8 @@ def intervene(
     done = _intervention(
         model, treatment, prompts, tuning, judged, tried.chosen if tried else None, asked.seed
     )
-    return _result(model, [done], prompts, judged, asked, progress, tried=tried)
+    found = _result(model, [done], prompts, judged, asked, progress, tried=tried)
+    return replace(found, choice=choice)
 
 
 def repair_run(

@@ -143,7 +143,7 @@ def attribute(
             direction = _direction(unembedding.weight.T, sides)
             writes = _through_hooks(model, tokens, readout, direction, edit or {})
         else:
-            sides, unembedding = readout.renumbered, _unembedding(weights, readout.tokens)
+            sides, unembedding = readout.renumbered, unembedding_of(weights, readout.tokens)
             direction = _direction(unembedding.weight.T, sides)
             writes = _through_engine(weights, tokens, readout, direction)
         vectors = torch.stack([writes.embedding, writes.bias.expand_as(writes.embedding)], 1)
@@ -201,7 +201,7 @@ def _along(
     return (z * pulled).sum(-1), (mlp * direction).sum(-1, keepdim=True)
 
 
-def _unembedding(weights: Weights, tokens: Int[Tensor, "token"]) -> Unembedding:
+def unembedding_of(weights: Weights, tokens: Int[Tensor, "token"]) -> Unembedding:
     """Of the tokens alone."""
     norm, columns = weights.final_norm, weights.unembed.weight[:, tokens].float()
     bias = columns.new_zeros(len(tokens)) if norm.bias is None else norm.bias @ columns

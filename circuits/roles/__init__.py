@@ -9,6 +9,17 @@ ROLES = Registry(
     package="circuits.roles",
     attribute="ROLE",
     without=frozenset(
-        {"role", "attention", "writes", "needles", "masking", "repeats", "statistics", "rhythm", "mod_ten"}
+        {
+            "role",
+            "attention",
+            "writes",
+            "needles",
+            "masking",
+            "repeats",
+            "statistics",
+            "rhythm",
+            "digit_arithmetic",
+            "mod_ten",
+        }
     ),
 )

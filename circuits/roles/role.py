@@ -23,6 +23,7 @@ from circuits.errors import CircuitError, ModelError
 from circuits.model import Model
 from circuits.patching import engine_weights
 from circuits.progress import Progress, silent
+from circuits.roles.digit_arithmetic import DigitArithmetic
 from circuits.roles.mod_ten import Reading
 from circuits.scores import Scores
 from circuits.statistics import Interval, adjust_pvalues, bootstrap_interval
@@ -111,7 +112,8 @@ class Measured:
     Each is in [0, 1], but where the role's definition says that it is in tokens.
     chance: what a head without the role scores on average. counts: whether samples are 0 or 1, each 1 by chance
     with that probability. groups: parts of the samples that have a chance level of their own, by name.
-    features: what a probe of the model says beside the heads, by class.
+    features: what a probe of the model says beside the heads, by class. digits: what the best head makes of those
+    features, exchanged.
     """
 
     samples: Float[Tensor, "sample head"]
@@ -120,6 +122,7 @@ class Measured:
     counts: bool = False
     groups: Mapping[str, Group] = field(default_factory=dict)
     features: Mapping[str, Reading] = field(default_factory=dict)
+    digits: DigitArithmetic | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ class RoleScores:
     p_values: Float[np.ndarray, "head"]
     groups: Mapping[str, Group] = field(default_factory=dict)
     features: Mapping[str, Reading] = field(default_factory=dict)
+    digits: DigitArithmetic | None = None
 
     def top(self, n: int) -> tuple[int, ...]:
         """Columns of the n heads that score highest, highest first."""
@@ -191,7 +195,8 @@ def score(role: Role, evidence: Evidence) -> RoleScores | None:
     scores = Scores(role.name, evidence.model.graph.heads, samples, unit=found.unit)
     interval = bootstrap_interval(samples, seed=evidence.seed)
     p_values = _p_values(scores, found)
-    return RoleScores(role, scores, interval, found.chance, p_values, found.groups, found.features)
+    more = (found.groups, found.features, found.digits)
+    return RoleScores(role, scores, interval, found.chance, p_values, *more)
 
 
 def score_all(

@@ -9,7 +9,7 @@ Classes of fewer than three tokens are left out, and each has a score and a chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from circuits.batches import continuation
 from circuits.engine.weights import Weights
 from circuits.model import Model
+from circuits.roles.digit_arithmetic import DigitArithmetic, Words, exchange_digits
 from circuits.roles.mod_ten import Reading, read_all
 from circuits.roles.role import Evidence, Group, Measured, Role
 from circuits.roles.writes import raised, through_first_mlp, written
@@ -101,19 +102,39 @@ def measure(evidence: Evidence) -> Measured | None:
     samples = torch.cat([_succeeds(evidence.weights, one, evidence.model.device) for one in classes])
     sizes = [len(one.tokens) for one in classes for _ in one.pairs]
     chance = sum(1 / n for n in sizes) / len(sizes)
-    features = mod_ten(evidence, classes)
-    return Measured(samples.float(), "pair", chance, counts=True, groups=_groups(classes), features=features)
+    words = {one.name: _words(evidence, one) for one in classes}
+    numbers = next((name for name in words if name.startswith("numbers")), "")
+    return Measured(
+        samples.float(),
+        "pair",
+        chance,
+        counts=True,
+        groups=_groups(classes),
+        features=_mod_ten(evidence, words, numbers),
+        digits=_exchanged(evidence, words, numbers, samples),
+    )
 
 
-def mod_ten(evidence: Evidence, classes: Sequence[Ordered]) -> dict[str, Reading]:
+def _words(evidence: Evidence, one: Ordered) -> Words:
+    tokens = torch.tensor(one.tokens, device=evidence.model.device)
+    return Words(through_first_mlp(evidence.weights, tokens), one.tokens, one.places, one.pairs)
+
+
+def _mod_ten(evidence: Evidence, words: Mapping[str, Words], numbers: str) -> dict[str, Reading]:
     """Place modulo ten in what the first MLP makes of each class; see circuits.roles.mod_ten."""
-    found = {}
-    for one in classes:
-        tokens = torch.tensor(one.tokens, device=evidence.model.device)
-        vectors = through_first_mlp(evidence.weights, tokens).double().cpu().numpy()
-        found[one.name] = (vectors, np.array(one.places))
-    numbers = next((name for name in found if name.startswith("numbers")), "")
+    found = {name: (one.vectors.double().cpu().numpy(), np.array(one.places)) for name, one in words.items()}
     return read_all(found, numbers, evidence.seed)
+
+
+def _exchanged(
+    evidence: Evidence, words: Mapping[str, Words], numbers: str, samples: Tensor
+) -> DigitArithmetic | None:
+    """Digits exchanged before the head that has the role most."""
+    graph = evidence.model.graph
+    node = graph.node(graph.heads[int(samples.double().mean(0).argmax())])
+    return exchange_digits(
+        evidence.weights, words, numbers, (node.name, node.layer, node.index), evidence.seed
+    )
 
 
 def _groups(classes: Sequence[Ordered]) -> dict[str, Group]:

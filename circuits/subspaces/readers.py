@@ -22,7 +22,7 @@ from torch import Tensor
 
 from circuits.engine.forward import climb
 from circuits.engine.weights import Affine, Norm, Weights
-from circuits.errors import CircuitError, UnknownNameError
+from circuits.errors import CircuitError
 from circuits.graph import LOGITS, Graph
 from circuits.metrics import logit_difference
 from circuits.subspaces.directions import spanned
@@ -46,7 +46,10 @@ def require_readers(names: Sequence[str], place: Place, graph: Graph) -> tuple[s
         inputs = graph.inputs(name) if "<" not in name else (name,)
         for each in inputs:
             if each not in graph.readers:
-                raise UnknownNameError("reader", each, graph.readers)
+                raise CircuitError(
+                    f"Nothing reads as {each!r} in a model of {graph.n_layers} layers x {graph.n_heads} heads. Name "
+                    f"a head's input, such as {graph.inputs(graph.heads[-1])[0]}, a head, an MLP, or logits."
+                )
             node = graph.node(each.split("<")[0])
             from_mid = place.kind in ("resid_mid", "attn_out") and node.kind == "mlp" and not graph.parallel
             if node.layer < place.above - from_mid:

@@ -57,7 +57,7 @@ def predict(
     if int(free.sum()) < 2:
         text = " ".join(model.token_string(int(t)) for t in tokens[0])
         raise CircuitError(
-            f"{text!r} has {int(free.sum())} tokens of text; which of them matters can be asked of 2 or more. "
+            f"{text!r} has fewer than 2 tokens of text, so there is nothing to choose between. "
             "Give a longer prompt."
         )
     return Prediction(model, tokens, model.run(tokens).logits.softmax(-1), free, replacements)

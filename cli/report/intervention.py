@@ -13,6 +13,7 @@ import numpy as np
 from cli.intervention_output import Done, arms
 from cli.intervention_words import (
     OVERRIDE,
+    choice_words,
     control_lines,
     effect_words,
     members_words,
@@ -72,6 +73,8 @@ def _result(done: Done, result: Result) -> Iterator[str]:
         yield "\n".join(f"- {line}" for line in repair_words(result.repair))
     if result.sweep:
         yield sweep_words(result.sweep)
+    if result.choice:
+        yield choice_words(result.choice)
     what = treatment_words(done.treatment, result)
     yield f"{what}: {effect_words(result.effect)}"
     yield _arms(result)

@@ -14,6 +14,7 @@ from cli.wording import (
     estimate,
     finding_words,
     kept_words,
+    missed_words,
     number,
     p_value,
     reference_words,
@@ -123,6 +124,8 @@ def _method(found: Discovery, finding: Finding) -> Iterator[str]:
         yield _top(scores.edges, finding.circuit, "edge")
         yield "A component's score is the sum over the edges that leave it."
     yield from _audit(finding)
+    if finding.missed is not None:
+        yield missed_words(finding.missed)
     yield from reference_words(finding)
     yield from conclusions(scores.details)
     yield from _details(scores.details)

@@ -21,7 +21,7 @@ NO_MATTER = ("device", "memory", "batch_size")
 """Options that change where and in what portions the work is done, and no figure."""
 OF_FILES = ("prompts", "corrupt_prompts")
 """Options that name a file: what it holds matters, not where it lies."""
-FOR_EDGES = ("verify",)
+OF_GRANULARITY = {"verify": "edge", "missed": "node"}
 OF_METHOD = {"budget": "activation-patching"}
 
 
@@ -176,7 +176,8 @@ def _fitting(given: Mapping[str, Any], method: str) -> Iterator[tuple[str, Any]]
     from circuits.methods import METHODS
 
     for name, value in given.items():
-        if name in FOR_EDGES and METHODS.load(method).granularity != "edge":
+        granularity = METHODS.load(method).granularity
+        if OF_GRANULARITY.get(name, granularity) != granularity:
             continue
         if OF_METHOD.get(name, method) == method:
             yield name, value

@@ -115,6 +115,7 @@ class Options(Part):
     smallest: float | None = Field(None, ge=0)
     prune: float | None = Field(None, ge=0)
     verify: int | None = Field(None, ge=1)
+    missed: int | None = Field(None, ge=40)
     min_accuracy: float | None = Field(None, ge=0, le=1)
     keep_solved: bool = False
     judge_on: Literal["prompts", "templates"] = "prompts"

@@ -33,6 +33,8 @@ from tasks.training.rows import BEGIN, N_SPECIAL, Row, Words
 from tasks.training.streams import STREAMS
 
 Report = Callable[[str], None]
+AfterStep = Callable[[Network, int], None]
+"""Told the network and how many steps are done: 0 before the first. Must not change the network."""
 NOTHING = -100
 SMOOTHING = 0.9
 
@@ -92,6 +94,11 @@ def batch_loss(
     return loss, right
 
 
+def scaled(stage: Stage, steps_scale: float) -> int:
+    """How many steps the stage has at most."""
+    return max(1, round(stage.max_steps * steps_scale))
+
+
 class Trainer:
     """A network, its optimiser and its two sources of chance, all from one seed."""
 
@@ -122,7 +129,9 @@ class Trainer:
         with torch.no_grad():
             self.network.wte.weight[unseen] = self.first_embedding[unseen]
 
-    def run_stage(self, stage: Stage, max_steps: int) -> None:
+    def run_stage(
+        self, stage: Stage, max_steps: int, after_step: AfterStep = lambda network, step: None
+    ) -> None:
         """Trains until the gate is passed or max_steps are done."""
         optimiser, progress, began = (
             Optimiser(self.network, LEARNING_RATE),
@@ -140,6 +149,7 @@ class Trainer:
                 progress.right[name] = SMOOTHING * progress.right[name] + (1 - SMOOTHING) * right
             optimiser.step(scale)
             progress.steps += 1
+            after_step(self.network, progress.steps)
             done = progress.passed(stage.gate)
             if done or step % 20 == 19 or step + 1 == max_steps:
                 shares = " ".join(f"{name} {share:.3f}" for name, share in progress.right.items())
@@ -149,10 +159,14 @@ class Trainer:
         progress.stages[stage.name] = step + 1
 
     def run(
-        self, steps_scale: float = 1.0, after_stage: Callable[[str], None] = lambda name: None
+        self,
+        steps_scale: float = 1.0,
+        after_stage: Callable[[str], None] = lambda name: None,
+        after_step: AfterStep = lambda network, step: None,
     ) -> Network:
         """All stages. steps_scale multiplies every stage's max_steps (at least 1)."""
+        after_step(self.network, self.progress.steps)
         for stage in self.recipe.stages:
-            self.run_stage(stage, max(1, round(stage.max_steps * steps_scale)))
+            self.run_stage(stage, scaled(stage, steps_scale), after_step)
             after_stage(stage.name)
         return self.network.eval()

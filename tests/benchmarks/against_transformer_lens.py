@@ -255,7 +255,7 @@ def with_one_answer(batch: Batch) -> Batch:
 def direct(pair: Pair, least: float, n: int = 64) -> Row:
     """Direct logit attribution of every head, given what a forward pass leaves; forward passes are not counted."""
     from circuits.engine.forward import steps
-    from circuits.methods.logit_attribution import _along, _direction, _unembedding
+    from circuits.methods.logit_attribution import _along, _direction, unembedding_of
 
     weights, batch = pair.model.weights, Prompts(n, LENGTH, 1).batch(pair.model.vocab_size)
     assert weights is not None
@@ -268,7 +268,7 @@ def direct(pair: Pair, least: float, n: int = 64) -> Row:
 
     @torch.inference_mode()
     def attribute() -> Tensor:
-        unembedding = _unembedding(weights, readout.tokens)
+        unembedding = unembedding_of(weights, readout.tokens)
         direction = _direction(unembedding.weight.T, readout.renumbered)
         heads = [
             _along(direction, z, layer.out.weight.view(weights.n_heads, weights.d_head, -1), after)[0]

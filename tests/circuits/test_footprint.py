@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import prompt_pairs
+from tiny_models import COVERED, prompt_pairs
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,10 +71,17 @@ def _donors(batch: Batch) -> tuple[Donor, Donor]:
     return resample_donor(batch.corrupt), zero_donor()
 
 
+ALIKE = ("tiny-neox-serial", "tiny-mistral", "tiny-qwen2")
+"""Their products have the shapes of GPT-2's or Llama's: they add a rotation, a window, or biases."""
+
+
 @pytest.mark.usefixtures("plain_products")
-def test_flops_are_those_that_torch_counts(covered: str, tiny: Tiny) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in COVERED]
+)
+def test_flops_are_those_that_torch_counts(name: str, tiny: Tiny) -> None:
     """Base runs, and rows of every kind: one, many, some that share a layer, everywhere and at some positions."""
-    model = tiny(covered)
+    model = tiny(name)
     weights, batch = _weights(model), _batch(model)
     generator = torch.Generator().manual_seed(0)
     where = torch.zeros(batch.clean.shape, dtype=torch.bool)

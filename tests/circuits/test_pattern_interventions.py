@@ -10,7 +10,9 @@ from torch import Tensor
 
 from circuits.engine.head_runs import HeadRuns, look
 from circuits.engine.patterns import evenly, itself, looking
-from circuits.errors import ModelError
+from circuits.errors import CircuitError, ModelError
+from circuits.interventions import sinks as sinks_module
+from circuits.interventions.choice import choose_heads
 from circuits.interventions.intervention import Calibrate, Interpolate, edits, require_possible
 from circuits.interventions.sinks import calibrated, received, sinks
 from circuits.methods.method import Problem
@@ -114,3 +116,35 @@ def test_what_reads_patterns_needs_the_engine(tiny: Tiny, problem: MakeProblem) 
     for done in (Interpolate(HEADS, 0.5), Calibrate(HEADS)):
         with pytest.raises(ModelError, match="Changing where heads attend needs the exact engine"):
             require_possible(model, problem(model, 4).batches, [done])
+
+
+def test_heads_are_chosen_by_what_they_gain_alone(
+    gpt2: BridgeModel, problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sinks are made common, as tiny prompts have none; gains are worked out anew, prompt by prompt."""
+    monkeypatch.setattr(sinks_module, "LEAST", 1.1)
+    batches, heads = problem(gpt2, 6).batches, gpt2.graph.heads
+    found = choose_heads(gpt2, batches, heads)
+
+    def surprise(head: str | None) -> float:
+        total = []
+        for batch in batches:
+            done = edits(gpt2, batch, [Calibrate((head,))] if head else [])
+            log_p = gpt2.run(batch.clean, edit=done).logits.log_softmax(-1)
+            total += [float(row[token]) for row, (token,) in zip(log_p, batch.answers, strict=True)]
+        return sum(total) / len(total)
+
+    gains = {head: surprise(head) - surprise(None) for head in heads}
+    assert found.gains == pytest.approx(gains, abs=1e-5)
+    assert set(found.chosen) == {head for head, gain in gains.items() if gain > 1e-5}
+    assert 0 < len(found.chosen) < len(heads)
+    assert list(found.chosen) == sorted(found.chosen, key=lambda head: -found.gains[head])
+    assert found.n_prompts == 6
+
+
+def test_where_no_head_has_a_sink_there_is_nothing_to_choose(
+    gpt2: BridgeModel, problem: MakeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks_module, "LEAST", 1e6)
+    with pytest.raises(CircuitError, match="Of 12 heads none raises the answer's log-probability"):
+        choose_heads(gpt2, problem(gpt2, 4).batches, gpt2.graph.heads)

@@ -88,38 +88,27 @@ COUNTED: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "heads, zero": (("activation-patching",), {"components": "heads", "ablation": "zero"}),
     "mean": (("activation-patching",), {"ablation": "mean"}),
     "two": (("activation-patching", "logit-attribution"), {}),
+    "indirect": (("indirect-effect",), {"positions": "named"}),
 }
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("name", COUNTED)
-def test_passes_are_those_that_a_discovery_makes(
+def test_passes_and_flops_are_those_of_the_discovery(
     name: str, gpt2: BridgeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each prompt that enters the engine or the model, whatever the stage."""
+    """Each prompt that enters the engine or the model, whatever the stage; and all products but for the circuit: how
+    many of its heads are in which layer, and MLPs, is known only afterwards."""
+    monkeypatch.setattr(products, "_suits_onednn", lambda x, weight: False)
     methods, settings = COUNTED[name]
     plan = _plan(*methods, **settings)
     ahead = plan_discovery(gpt2, prompt_pairs(24), plan)
-    with counting(monkeypatch) as seen:
+    with FlopCounterMode(display=False) as counter, counting(monkeypatch) as seen:
         discover(gpt2, prompt_pairs(24), plan)
     # Logit attribution goes through the engine without a base run: seen by nobody here.
     unseen = ahead.prompts.discovery if "logit-attribution" in methods else 0
     assert ahead.work.passes == sum(seen) + unseen
     assert ahead.work.rows > 0
-
-
-@pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("name", COUNTED)
-def test_flops_are_those_of_the_discovery(
-    name: str, gpt2: BridgeModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But for the circuit: how many of its heads are in which layer, and MLPs, is known only afterwards."""
-    monkeypatch.setattr(products, "_suits_onednn", lambda x, weight: False)
-    methods, settings = COUNTED[name]
-    plan = _plan(*methods, **settings)
-    ahead = plan_discovery(gpt2, prompt_pairs(24), plan)
-    with FlopCounterMode(display=False) as counter:
-        discover(gpt2, prompt_pairs(24), plan)
     assert ahead.work.all_flops == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 

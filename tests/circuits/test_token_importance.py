@@ -132,5 +132,5 @@ def test_prompts_are_read_alike_alone_and_together(gpt2: BridgeModel) -> None:
 
 
 def test_a_prompt_of_one_token_is_refused(gpt2: BridgeModel) -> None:
-    with pytest.raises(CircuitError, match="has 1 tokens of text"):
+    with pytest.raises(CircuitError, match="has fewer than 2 tokens of text"):
         read_prompts(gpt2, ["Mary"], Search(), seed=0)

@@ -241,7 +241,8 @@ def test_a_disk_that_fills_is_one_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+# A polite kill goes the way of Ctrl-C from where it is caught.
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_ctrl_c_and_a_polite_kill_leave_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     command = [
         sys.executable,
@@ -431,3 +432,23 @@ def test_a_metric_that_is_no_number_names_the_prompt(circuit: Invoke, tmp_path: 
     words = " ".join(result.stderr.split())
     assert re.search(r"prompt \d+: the metric is nan on the clean prompt", words), words
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_circuit_leaves_out_is_bounded_and_recorded(circuit: Invoke, tmp_path: Path) -> None:
+    """Of the planted heads the gradient ranks those that matter first; two are kept, so the others are suspects."""
+    asked = ("discover", "ioi", "--model", "planted-ioi", "--pairs", "16", "--method", "attribution-patching")
+    result = circuit(*asked, "--top", "1", "--missed", "40", "--output", "out")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.stdout.split())
+    assert "by 40 random subsets of them patched jointly on 8 prompts" in words
+    found = read_run(tmp_path / "out").evaluation["methods"]["attribution-patching"]["missed"]
+    assert len(found["bounds"]) == 20
+    assert found["suspects"]
+    assert found["suspects"][0]["bound"] == max(found["bounds"].values())
+    assert "40 random subsets" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_nothing_of_components_is_bounded_for_methods_of_edges(circuit: Invoke) -> None:
+    result = circuit("discover", "ioi", "--method", "eap", "--missed", "40")
+    assert result.exit_code == 2
+    assert "--missed 40 is for methods that score components" in " ".join(result.stderr.split())

@@ -74,7 +74,7 @@ def test_without_a_task_roles_of_random_tokens_are_left(circuit: Invoke) -> None
 
 
 def test_the_help_names_every_role() -> None:
-    (option,) = (p for p in get_command(app).commands["heads"].params if p.name == "role")  # type: ignore[attr-defined]
+    (option,) = (p for p in get_command(app).commands["heads"].command().params if p.name == "role")  # type: ignore[attr-defined]
     assert all(role in option.help for role in ROLES.names())
 
 
@@ -153,6 +153,7 @@ def test_a_folder_that_stands_is_replaced_on_request_alone(circuit: Invoke) -> N
         (["planted-ioi", "--top", "0"], "Invalid value for '--top'"),
         (["planted-ioi", "--task", "iio"], "Did you mean 'ioi'?"),
         (["planted-ioi", "--form", "plain"], "say which with --task"),
+        (["planted-ioi", "--role", "successor"], "Error: successor needs numbers, days"),
         (["planted-ioi", "--role", "name-mover"], "name-mover needs prompts that name IO or RIGHT"),
         (
             ["plain-4l", "--task", "arithmetic", "--role", "s-inhibition"],

@@ -314,3 +314,65 @@ def test_an_export_that_cannot_be_is_one_message_and_leaves_nothing(
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# Head lists
+
+
+@pytest.fixture
+def patched(circuit: Invoke) -> str:
+    quick = ("--model", "planted-ioi", "--pairs", "16", "--method", "activation-patching", "--top", "4")
+    assert circuit("discover", "ioi", *quick, "--output", "run").exit_code == 0
+    return "run"
+
+
+def test_a_run_is_head_lists_of_its_scores_and_circuit(circuit: Invoke, patched: str) -> None:
+    for name in ("razor-attention", "compress-kv", "head-list"):
+        result = circuit("export", patched, "--format", name, "--output", f"{name}.json")
+        assert result.exit_code == 0, result.output
+        assert ("no induction" in result.stderr) == (name == "razor-attention")
+    found = circuit_of_run(read_run(patched))
+    razor, compress, ours = (
+        json.loads(Path(f"{name}.json").read_text())
+        for name in ("razor-attention", "compress-kv", "head-list")
+    )
+    kept = [f"a{layer}.h{head}" for layer, heads in razor["prefix_matching"].items() for head in heads]
+    assert sorted(kept) == sorted(found.circuit.heads)
+    assert razor["copying"] == {}
+    for layer, heads in compress.items():
+        scores = [found.scores[f"a{layer}.h{head}"][0] for head in heads]
+        assert scores == sorted(scores, reverse=True)
+    (role,) = ours["roles"].values()
+    assert [value for row in role["scores"] for value in row] == pytest.approx(
+        [found.scores[head][0] for head in found.graph.heads]
+    )
+    assert ours["weights_sha256"] == read_run(patched).run["model"]["weights_sha256"]
+
+
+def test_gates_are_a_folder_with_what_they_were_trained_with(circuit: Invoke) -> None:
+    options = ("steps=6", "trials=1", "recent=3", "prompts=4")
+    words = [word for option in options for word in ("--set", f"duo-attention.{option}")]
+    quick = ("--model", "planted-ioi", "--pairs", "16", "--method", "duo-attention", "--top", "3")
+    assert circuit("discover", "ioi", *quick, *words, "--output", "run").exit_code == 0
+    export = ("export", "run", "--format", "duo-attention", "--output", "gates")
+    result = circuit(*export)
+    assert result.exit_code == 0, result.output
+    table = [line.split("\t") for line in Path("gates/full_attention_heads.tsv").read_text().splitlines()]
+    found = circuit_of_run(read_run("run"))
+    assert [float(x) for row in table for x in row] == pytest.approx(
+        [found.scores[head][0] for head in found.graph.heads]
+    )
+    config = json.loads(Path("gates/config.json").read_text())
+    assert (config["sink_size"], config["recent_size"]) == (1, 3)
+    again = circuit(*export)
+    assert (again.exit_code, "gates exists" in again.stderr) == (2, True)
+    assert circuit(*export, "--force", "--json").exit_code == 0
+
+
+def test_gates_are_not_made_of_other_scores(circuit: Invoke, patched: str) -> None:
+    result = circuit("export", patched, "--format", "duo-attention", "--output", "gates")
+    assert result.exit_code == 2
+    assert "activation-patching learns none" in " ".join(result.stderr.split())
+    assert not Path("gates").exists()
+    result = circuit("export", patched, "--format", "razor", "--output", "r.json")
+    assert "There is no format 'razor'. Did you mean 'razor-attention'?" in result.stderr

@@ -259,6 +259,7 @@ def test_repair_onto_the_right_position_makes_it_worse(circuit: Invoke, made: Pa
         (["--channel", "a1.h4:0", "--scale", "0", "--scale", "2"], "takes one finite --scale"),
         (["--channel", "a1.h4:48"], "heads have 48 components here, 0 to 47"),
         (["--channel", "a1.h4"], "'a1.h4' names no channel"),
+        (["--choose", "--knock-out"], "--choose belongs to --calibrate, and not to --knock-out"),
         ([], "Say one thing to do: --knock-out, --mean, --scale, --attend, --interpolate,"),
         (["--mean", "--scale", "2"], "--mean and --scale cannot go together"),
         (["--knock-out", "--head", "a9.h1", "--head", "m1"], "a9.h1 is not in this model: it has 3 layers"),

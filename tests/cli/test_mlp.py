@@ -19,7 +19,16 @@ def test_the_folder_is_the_same_byte_for_byte_and_says_what_the_terminal_says(ci
     assert [run.exit_code for run in runs] == [0, 0], runs[0].output
     one, two = ({p.name: p.read_bytes() for p in Path(name).iterdir()} for name in ("one", "two"))
     assert one == two
-    assert set(one) == {"mlp.json", "report.md", "mlps.csv", "answers.csv", "heads.csv", "last-layer.csv"}
+    assert set(one) == {
+        "mlp.json",
+        "report.md",
+        "report.html",
+        "mlp.png",
+        "mlps.csv",
+        "answers.csv",
+        "heads.csv",
+        "last-layer.csv",
+    }
     kept = json.loads(one["mlp.json"])
     assert [each["mlp"] for each in kept["mlps"]] == ["m0", "m1", "m2"]
     assert len(pd.read_csv("one/heads.csv")) == 6 + 12 + 18

@@ -28,7 +28,8 @@ PROMPTS = [
 @pytest.mark.parametrize(
     "words",
     [
-        "ioi --pairs 8 --method activation-patching --set activation-patching.ablation=mean --top 5 --seed 3",
+        "ioi --pairs 8 --method activation-patching --set activation-patching.ablation=mean --top 5 --seed 3 "
+        "--missed 40",
         "factual-recall --form capital --pairs 12 --keep-solved --smallest 0.8 --method logit-attribution --no-bos",
         "--prompts mine.jsonl --method eap --verify 3 --threshold 0.2 --judge-on prompts --batch-size 2",
     ],

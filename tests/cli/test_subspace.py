@@ -33,6 +33,8 @@ def test_the_folder_is_the_same_byte_for_byte_and_says_what_the_terminal_says(ci
         "effects.csv",
         "directions.safetensors",
         "report.md",
+        "report.html",
+        "subspace.png",
     }
     kept = json.loads(one["subspace.json"])
     assert [each["rank"] for each in kept["alignments"]] == [1, 2]
@@ -73,6 +75,10 @@ def test_a_knob_finds_its_own_site_and_is_swept(circuit: Invoke) -> None:
         (["--at", "neuron.1/END"], "no kind of site 'neuron'"),
         ([], "Say where with --at"),
         (["--at", "resid_post.1/END", "--reader", "a7.h0"], "it has 3 layers x 6 heads"),
+        (
+            ["--at", "resid_post.1/END", "--reader", "a7.h0<q>"],
+            "Nothing reads as 'a7.h0<q>' in a model of 3 layers",
+        ),
         (["--at", "resid_post.1/END", "--reader", "a1.h0"], "a1.h0 reads before resid_post.1/END is written"),
         (["--at", "mlp_post.1/END", "--reader", "a2.h0"], "Leave --reader out"),
         (["--at", "resid_post.0/S2", "--reader", "logits"], "reads the last token alone"),

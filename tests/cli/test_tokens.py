@@ -14,16 +14,24 @@ Invoke = Callable[..., Result]
 TASK = ("tokens", "planted-ioi", "--task", "ioi", "--pairs", "4", "--runs", "2", "--steps", "5")
 
 
-def test_the_folder_is_the_same_byte_for_byte(circuit: Invoke) -> None:
-    runs = [circuit(*TASK, "--output", name) for name in ("one", "two")]
-    assert [run.exit_code for run in runs] == [0, 0], runs[0].output
-    one, two = ({p.name: p.read_bytes() for p in Path(name).iterdir()} for name in ("one", "two"))
-    assert one == two
-    assert set(one) == {"tokens.json", "report.md", "positions.csv", "tokens.csv", "judges.csv"}
+def test_the_folder_is_whole_and_its_record_the_same_byte_for_byte(circuit: Invoke) -> None:
+    run = circuit(*TASK, "--output", "one")
+    assert run.exit_code == 0, run.output
+    one = {path.name: path.read_bytes() for path in Path("one").iterdir()}
+    assert circuit(*TASK, "--json").stdout.encode() == one["tokens.json"]
+    assert set(one) == {
+        "tokens.json",
+        "report.md",
+        "report.html",
+        "tokens.png",
+        "positions.csv",
+        "tokens.csv",
+        "judges.csv",
+    }
     kept = json.loads(one["tokens.json"])
     assert len(pd.read_csv("one/tokens.csv")) == sum(len(each["tokens"]) for each in kept["read"])
     assert "ReAGent: " in one["report.md"].decode()
-    assert "S2" in runs[0].stdout
+    assert "S2" in run.stdout
 
 
 def test_a_prompt_of_ones_own(circuit: Invoke) -> None:
@@ -33,13 +41,25 @@ def test_a_prompt_of_ones_own(circuit: Invoke) -> None:
     assert [each["text"] for each in read["read"]] == ["Mary and John went"]
 
 
+def test_words_that_the_model_lacks_are_told(circuit: Invoke) -> None:
+    result = circuit("tokens", "planted-ioi", "Mary and Zorro", "--runs", "1", "--steps", "1", "--json")
+    assert result.exit_code == 0
+    assert "1 of the words are unknown to planted-ioi and become <unk>: Zorro" in " ".join(
+        result.stderr.split()
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("Mary and", "--task", "ioi"), "Give a prompt, or --task or --prompts, not both"),
         (("  ",), "is an empty prompt"),
         ((), "Give either a task or --prompts FILE"),
-        (("Mary",), "tokens of text"),
+        (("Mary",), "fewer than 2 tokens of text"),
+        (
+            ("Mary and John", "--form", "plain", "--pairs", "4"),
+            "--form and --pairs belong to prompts of --task",
+        ),
     ],
 )
 def test_mistakes_leave_nothing_behind(

@@ -46,6 +46,8 @@ def test_a_tuned_model_is_a_model_and_its_folder_is_the_same_byte_for_byte(
         "tune.json",
         "tune.csv",
         "report.md",
+        "report.html",
+        "tune.png",
     } <= set(one)
     assert "card.json" not in one
     record = json.loads(result.stdout)

@@ -179,7 +179,7 @@ def _random_model(path: Path, seed: int) -> HeadProfiles:
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> list[HeadProfiles]:
     root = tmp_path_factory.mktemp("strangers")
-    return [_random_model(root / str(seed), seed) for seed in range(8)]
+    return [_random_model(root / str(seed), seed) for seed in range(6)]
 
 
 def test_independent_models_align_no_better_than_chance(strangers: list[HeadProfiles]) -> None:
