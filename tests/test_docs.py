@@ -37,6 +37,10 @@ FEWER = {
     "subspace plain-6l": ("--pairs", "16", "--epochs", "1"),
     "mlp plain-6l": ("--pairs", "8", "--layer", "0"),
     "tokens plain-4l": ("--pairs", "2", "--runs", "1", "--steps", "20"),
+    "answers context-4l": ("--pairs", "16"),
+    "in-context context-4l": ("--pairs", "16", "--draws", "1"),
+    "train context-4l": ("--steps-scale", "0.001"),
+    "timeline my-steps": ("--pairs", "16"),
 }
 
 

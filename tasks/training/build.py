@@ -46,7 +46,7 @@ def _train_plain(
         judged=recipe.judged,
     )
     save_model(network, folder, trainer.words.known)
-    save_card(card, folder)
+    save_card(card, folder, recipe.judged)
 
 
 def _train_strict(name: str, folder: Path, seed: int, steps_scale: float, report: Report) -> None:

@@ -170,9 +170,7 @@ trains it anew ({steps} steps{base}). The same seed gives the same weights only 
 
 ## How well it does
 
-Share of held-out prompts after which the most likely word of the whole vocabulary is the answer. One in ten \
-keys (pairs of names, colours of things, phrasings of facts, problems) is held out of training; \
-`two-givers` are IOI prompts whose last name is not always the repeated one.
+Share of held-out prompts after which the most likely word of the whole vocabulary is the answer. {held_out}
 
 | task | form | accuracy | n |
 |---|---|---|---|
@@ -191,8 +189,7 @@ them, where the head looks (mean attention between named positions, from 0.3 up)
 ## Limits
 
 It knows the sentences of its tasks and little else: other wordings may fail, and its circuits are those \
-of a small model trained for these tasks, not those of a language model. `counterfactual-context` was not \
-trained.
+of a small model trained for these tasks, not those of a language model. {untrained}
 """
 _CIRCUITS = """
 Trained strictly: for each task the heads below carry what its corruption changes (MLPs are free). The last \
@@ -212,7 +209,7 @@ def _looks(found: Mapping[str, float]) -> str:
     return ", ".join(f"{link.replace('->', ' to ')} {value:.2f}" for link, value in found.items())
 
 
-def readme(card: Card) -> str:
+def readme(card: Card, judged: Judged = FOUR_TASKS) -> str:
     """The card as Markdown."""
     accuracy = [
         _row(*where.split("/"), f"{100 * found['accuracy']:.1f} %", int(found["n"]))
@@ -234,11 +231,13 @@ def readme(card: Card) -> str:
         "summary": card.summary[:1].upper() + card.summary[1:],
         "base": f", from the weights of {card.base}" if card.base else "",
         "n_effects": N_EFFECTS,
+        "held_out": judged.held_out,
+        "untrained": judged.untrained,
     }
     return _README.format(**text)
 
 
-def save_card(card: Card, folder: Path) -> None:
+def save_card(card: Card, folder: Path, judged: Judged = FOUR_TASKS) -> None:
     """Writes card.json and README.md."""
     (folder / "card.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
-    (folder / "README.md").write_text(readme(card))
+    (folder / "README.md").write_text(readme(card, judged))

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Judged:
     """accuracy: (task, form). effects: task -> the forms in which its heads are measured; the corruption is the
-    task's default."""
+    task's default. held_out: what a key is, and what else the card's reader must know of forms. untrained: what is
+    said of what the model was not trained for.
+    """
 
     accuracy: tuple[tuple[str, str], ...]
     effects: Mapping[str, tuple[str, ...]]
+    held_out: str
+    untrained: str
 
 
 FOUR_TASKS = Judged(
@@ -36,8 +40,10 @@ FOUR_TASKS = Judged(
         "factual-recall": ("mixed",),
         "arithmetic": ("mixed",),
     },
+    held_out="One in ten keys (pairs of names, colours of things, phrasings of facts, problems) is held out of "
+    "training; `two-givers` are IOI prompts whose last name is not always the repeated one.",
+    untrained="`counterfactual-context` was not trained.",
 )
-"""`counterfactual-context` of factual recall is not among it: the models are not trained for it."""
 
 CONTEXT = Judged(
     accuracy=(
@@ -56,5 +62,8 @@ CONTEXT = Judged(
         "multiple-choice": ("colours",),
         "list-recall": ("short", "medium"),
     },
+    held_out="One in ten keys (a word with its two labels, a colour with its thing and letter, two things of a list) is "
+    "held out of training. `long` lists have ten things, those of the training eight at most.",
+    untrained="Heads a0.h0 to a0.h3 began as heads that look one, two, three and four tokens back; without that "
+    "examples are not looked up within the steps that the recipe has.",
 )
-"""`long` has ten things, more than any list of the training."""
