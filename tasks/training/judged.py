@@ -62,8 +62,8 @@ CONTEXT = Judged(
         "multiple-choice": ("colours",),
         "list-recall": ("short", "medium"),
     },
-    held_out="One in ten keys (a word with its two labels, a colour with its thing and letter, two things of a list) is "
-    "held out of training. `long` lists have ten things, those of the training eight at most.",
+    held_out="One in ten keys (a word with its two labels, a colour with its thing and letter, two things of a list) "
+    "is held out of training. `long` lists have ten things, those of the training eight at most.",
     untrained="Heads a0.h0 to a0.h3 began as heads that look one, two, three and four tokens back; without that "
     "examples are not looked up within the steps that the recipe has.",
 )
