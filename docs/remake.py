@@ -64,6 +64,14 @@ EDGES_RUN = "circuit discover ioi --method eap-ig-inputs --pairs 120 --verify 20
 COLORS_RUN = "circuit discover colored-objects --method eap-ig-inputs --pairs 120 --output runs/edges-colors"
 
 PICTURES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "over-training.png": (
+        (
+            "circuit train context-4l --output my-model --checkpoints my-steps --every 50",
+            "circuit timeline my-steps --task in-context-classification --form arbitrary "
+            "--output examples-over-training",
+        ),
+        "examples-over-training/timeline.png",
+    ),
     "ioi-plain-4l.png": (
         ("circuit discover ioi --output runs/ioi-plain-4l",),
         "runs/ioi-plain-4l/circuit.png",

@@ -73,7 +73,7 @@ def _dress(axes: Axes, kind: str, steps: Sequence[int], ends: Sequence[int], *, 
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, _BOUNDS[kind][0]), min(high, _BOUNDS[kind][1]))
     if kind == "size":
-        axes.set_ylim(0)
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     edge = 0.01 * (steps[-1] - steps[0])
     axes.set_xlim(steps[0] - edge, steps[-1] + edge)
     axes.set_ylabel(_TITLES[kind], size=6.5, labelpad=2)
