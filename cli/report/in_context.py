@@ -33,10 +33,21 @@ if TYPE_CHECKING:
     from circuits.in_context.ablation import Ablation
     from circuits.in_context.study import Study
 
-_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP = 1.75, 1.5, 0.42, 0.36, 0.5, 0.28
+_WIDTH, _HEIGHT, _LEFT, _GAP, _BOTTOM, _TOP, _KEY = 1.75, 1.5, 0.42, 0.36, 0.5, 0.28, 0.26
 _MARGIN, _ROW, _COLUMN = 1.15, 0.14, 0.85
 _CONTROLS = ("random", "same queries")
-_LEGEND: Any = {"fontsize": 5, "frameon": False, "handlelength": 1.2, "labelspacing": 0.2, "borderpad": 0}
+_LEGEND: Any = {
+    "fontsize": 5,
+    "frameon": False,
+    "handlelength": 1.2,
+    "labelspacing": 0.2,
+    "borderpad": 0,
+    "loc": "upper left",
+    "bbox_to_anchor": (0, -0.2),
+    "borderaxespad": 0,
+}
+"""Below the panel, where no point can lie."""
+
 _BLUE, _RED = "#2166ac", "#b2182b"
 
 
@@ -48,7 +59,7 @@ def phases_picture(found: Study) -> Figure:
     )
     rows = [(edge, name) for edge in _edges(found) for name in ("forbidden", *_CONTROLS)]
     table = _ROW * len(rows)
-    height = 2 * (_BOTTOM + _TOP) + _HEIGHT + table
+    height = 2 * (_BOTTOM + _TOP) + _KEY + _HEIGHT + table
     figure = blank(_LEFT + len(panels) * (_WIDTH + _GAP), height)
     with paper_style():
         for i, (title, draw) in enumerate(panels):
