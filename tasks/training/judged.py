@@ -15,8 +15,8 @@ class Judged:
 
     accuracy: tuple[tuple[str, str], ...]
     effects: Mapping[str, tuple[str, ...]]
-    held_out: str
-    untrained: str
+    held_out: str = ""
+    untrained: str = ""
 
 
 FOUR_TASKS = Judged(
