@@ -32,6 +32,7 @@ def _commands() -> list[str]:
 
 
 FEWER = {
+    "intervene runs/edges": ("--pairs", "6"),
     "weights observables": ("--pairs", "8"),
     "weights low-rank": ("--pairs", "8", "--top", "1"),
     "subspace plain-6l": ("--pairs", "16", "--epochs", "1"),

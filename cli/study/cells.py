@@ -176,8 +176,8 @@ def _fitting(given: Mapping[str, Any], method: str) -> Iterator[tuple[str, Any]]
     from circuits.methods import METHODS
 
     for name, value in given.items():
-        granularity = METHODS.load(method).granularity
-        if OF_GRANULARITY.get(name, granularity) != granularity:
+        # A method is loaded where that is asked alone: loading one imports torch.
+        if name in OF_GRANULARITY and METHODS.load(method).granularity != OF_GRANULARITY[name]:
             continue
         if OF_METHOD.get(name, method) == method:
             yield name, value

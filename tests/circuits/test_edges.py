@@ -99,7 +99,7 @@ def _given(kind: str, model: BridgeModel, batch: Batch) -> list[Tensor]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["resample", "mean", "zero"])
+@pytest.mark.parametrize("kind", ["resample", "mean", pytest.param("zero", marks=pytest.mark.slow)])
 def test_any_cuts_give_what_reading_every_sum_by_itself_gives(
     covered: str, kind: str, tiny: Tiny, problem: MakeProblem
 ) -> None:

@@ -53,7 +53,7 @@ def test_a_copy_of_a_chosen_head_is_not_chosen() -> None:
     assert [turn.added for turn in found] == [("one",), ("other",), ()]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("share", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_guidance_is_w_times_what_breaking_a_head_takes_away(
     covered: str, share: float, tiny: Tiny, problem: MakeProblem
 ) -> None:

@@ -97,7 +97,7 @@ def _run_with_cache(bridge: Any, tokens: Tensor) -> Any:
         return bridge.run_with_cache(tokens)[1]
 
 
-@pytest.mark.parametrize("direction", ["noising", "denoising"])
+@pytest.mark.parametrize("direction", [pytest.param("noising", marks=pytest.mark.slow), "denoising"])
 def test_exact_patches_are_those_by_transformer_lens_hooks(
     covered: str, tiny: Tiny, bridge: Bridge, problem: MakeProblem, direction: str
 ) -> None:

@@ -200,7 +200,7 @@ SCORED = [
     ("attribution-patching", {"positions": "named"}),
     ("attribution-patching", {"direction": "denoising"}),
     ("attribution-patching", {"positions": "named", "grad_drop": True, "inputs": True}),
-    ("activation-patching", {"positions": "named", "inputs": True}),
+    ("activation-patching", {"inputs": True}),
     ("relevance-patching", {"positions": "named"}),
     ("logit-attribution", {"contrast": True}),
     ("sae", {"features": 20, "epochs": 5, "trials": 2}),

@@ -165,7 +165,13 @@ def test_exact_receivers_come_nearer_to_exact_cuts_than_eap(tiny: Tiny, problem:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"direction": "denoising"}, {"ablation": "mean"}, {"ablation": "zero"}]
+    "options",
+    [
+        {},
+        {"direction": "denoising"},
+        {"ablation": "mean"},
+        pytest.param({"ablation": "zero"}, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("edges", "nodes"), [("eap", "attribution-patching"), ("relp", "relevance-patching")]

@@ -79,6 +79,7 @@ def test_inputs_of_heads_are_a_table_of_their_own(circuit: Invoke, tmp_path: Pat
     assert "sign of the mean" in run.evaluation["methods"]["attribution-patching"]["details"]["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(circuit: Invoke, tmp_path: Path) -> None:
     quick = ("--set", "sae.trials=2", "--method", "sae", "--method", "logit-attribution")
     for name in "ab":

@@ -344,7 +344,7 @@ def test_a_shipped_model_has_all_its_files_and_an_honest_card(name):
 )
 def test_a_shipped_model_answers_held_out_prompts(name, task, form, vocabulary_words, context_words):
     words = context_words if name == OF_THE_CONTEXT else vocabulary_words
-    pairs = held_out_pairs(words, task, form, 300, seed=9)
+    pairs = held_out_pairs(words, task, form, 150, seed=9)
     assert accuracy(load_network(builtin_folder(name)), words, pairs) >= _least(name)
 
 
@@ -355,7 +355,7 @@ def test_in_a_strict_model_the_listed_heads_come_before_all_others(name, vocabul
     assert set(card["circuits"]) == set(TAUGHT)
     for task, circuit in card["circuits"].items():
         for form in circuit["forms"]:
-            pairs = held_out_pairs(vocabulary_words, task, form, 128, seed=10)
+            pairs = held_out_pairs(vocabulary_words, task, form, 64, seed=10)
             effects = head_effects(network, vocabulary_words, pairs)
             named = {f"a{la}.h{he}": float(v) for la, row in enumerate(effects) for he, v in enumerate(row)}
             inside = min(named[head] for head in circuit["heads"])

@@ -103,6 +103,7 @@ print(sorted({{"torch", "ray", "pandas", "transformers"}} & set(sys.modules)))
     assert "0 made, 6 stood already, 0 failed." in found.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_by_every_cell_and_by_the_study(
     circuit: Run, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

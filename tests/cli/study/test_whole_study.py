@@ -82,6 +82,7 @@ def test_a_study_whole_and_gone_on_with(circuit: Invoke, tmp_path: Path) -> None
     assert [path.parent for path in after if after[path] != before[path]] == [gone]
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_stops_no_other(circuit: Invoke, tmp_path: Path) -> None:
     text = STUDY.replace(
         "overrides:", "overrides:\n  - {when: {task: factual-recall/capital}, corruption: abc}"
