@@ -67,8 +67,9 @@ def timeline(
     from circuits.over_training.timeline import timeline as over_training
     from circuits.runs import check_output
     from cli.prompt_source import sample_task
+    from cli.reading_output import put_out
     from cli.render import progress
-    from cli.timeline_output import RECORD, record, show, told, write
+    from cli.timeline_output import RECORD, reading_of, told
     from tasks import TASKS
 
     wanted, (scorer, roles) = TASKS.load(task), _loaded(method, role)
@@ -81,15 +82,7 @@ def timeline(
         drawn = sample_task(model, wanted, form=form, corruption=corruption, n=pairs, seed=seed)
         asked = _question(drawn, scorer, roles, seed)
         found = told(over_training(training, load, asked, say), asked, drawn)
-    kept = record(found)
-    if output:
-        write(output, found, kept, force=force)
-    if json:
-        from circuits.records import json_text
-
-        print(json_text(kept), end="")
-        return
-    show(found, output)
+    put_out(reading_of(found), output, force=force, json=json)
 
 
 def _loaded(method: str, role: list[str] | None) -> tuple[Method, tuple[Role, ...]]:

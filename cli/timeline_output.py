@@ -1,20 +1,22 @@
-"""What `circuit timeline` found: in the terminal, as a record, and as a folder of tables, a picture and a report."""
+"""What `circuit timeline` found, as a reading: its record, sentences, tables and picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cli.reading_output import Drawing, Reading, Table
 from cli.wording import number
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from circuits.over_training.series import Appearance, Point, Series
     from circuits.over_training.timeline import Question, Timeline
     from cli.prompt_source import Prompts
 
-RECORD, FORMAT_VERSION, PICTURE = "timeline.json", 1, "timeline.png"
+RECORD = "timeline.json"
 
 COLUMNS = ("figure", "chance", "first", "last", "appears", "half way", "head")
 BY_STEP = ("step", "correct", "metric", "kept", "faithfulness", "overlap", "chance")
@@ -54,11 +56,45 @@ def told(found: Timeline, asked: Question, drawn: Prompts) -> Told:
     return Told(found, asked, drawn, asked.plan.methods[0][0].name, series, came, weights)
 
 
-def record(it: Told) -> dict[str, Any]:
-    """timeline.json; nothing in it varies from run to run."""
+def reading_of(it: Told) -> Reading:
+    """What is put out of it."""
+    title, where = f"{it.drawn.name} over the training of {it.found.training.name}", it.found.training.name
+    return Reading(
+        record=RECORD,
+        title=title,
+        kept=_record(it),
+        words=tuple(_sentences(it)),
+        tables=(
+            Table(
+                f"What appears when in {where}, {it.drawn.name}",
+                COLUMNS,
+                tuple(_appearing(it)),
+                numeric=COLUMNS[1:6],
+            ),
+            Table("Behaviour and circuit, step by step", BY_STEP, tuple(_by_step(it)), numeric=BY_STEP),
+        ),
+        files={"timeline": tuple(_figures(it)), "circuits": tuple(_circuits(it))},
+        drawings=(_drawing(it, title),),
+    )
+
+
+def _drawing(it: Told, title: str) -> Drawing:
+    n = it.found.moments[-1].baseline.n_prompts
+
+    def draw() -> Figure:
+        from cli.report.over_training import timeline_figure
+
+        return timeline_figure(
+            it.series, it.found.steps, it.found.training.stages, f"{title} (n = {n} prompts)"
+        )
+
+    return Drawing("timeline.png", "What appears when, from the first checkpoint to the last", draw)
+
+
+def _record(it: Told) -> dict[str, Any]:
+    """Of timeline.json; nothing in it varies from run to run."""
     found, drawn, plan = it.found, it.drawn, it.asked.plan
     return {
-        "format_version": FORMAT_VERSION,
         "checkpoints": found.training.name,
         "steps": found.steps,
         "stages": dict(found.training.stages),
@@ -138,56 +174,6 @@ def _by_step(it: Told) -> Iterator[tuple[str, ...]]:
             _value(overlap),
             chance,
         )
-
-
-def show(it: Told, folder: Path | None) -> None:
-    """What appears and when, then the checkpoints one by one."""
-    from cli.render import say, table
-
-    where = f"{it.found.training.name}, {it.drawn.name}"
-    table(COLUMNS, list(_appearing(it)), title=f"What appears when in {where}", numeric=COLUMNS[1:6])
-    say("")
-    table(BY_STEP, list(_by_step(it)), title="Behaviour and circuit, step by step", numeric=BY_STEP)
-    say("")
-    for sentence in _sentences(it):
-        say(sentence)
-    if folder:
-        say(
-            f"Written to {folder}: report.html (open it in a browser), report.md, {RECORD}, tables, {PICTURE}."
-        )
-
-
-def _report(it: Told) -> str:
-    from cli.report.markdown import table
-
-    parts = [f"# {it.drawn.name} over the training of {it.found.training.name}", *_sentences(it)]
-    parts.append(f"![What appears when, from the first checkpoint to the last]({PICTURE})")
-    parts += ["## What appears when", table(COLUMNS, _appearing(it))]
-    parts += ["## Step by step", table(BY_STEP, _by_step(it))]
-    return "\n\n".join(parts) + "\n"
-
-
-def write(folder: Path, it: Told, kept: Mapping[str, Any], *, force: bool) -> None:
-    """Writes the whole folder, or nothing. Raises RunFolderError where the disk refuses."""
-    import pandas as pd
-
-    from circuits.records import write_json, write_table, write_text
-    from circuits.runs import writing_run
-    from cli.page.page import Page, write_page
-    from cli.report.figure import png
-    from cli.report.over_training import timeline_figure
-
-    n = it.found.moments[-1].baseline.n_prompts
-    title = f"{it.drawn.name} over the training of {it.found.training.name} (n = {n} prompts)"
-    picture = png(timeline_figure(it.series, it.found.steps, it.found.training.stages, title))
-    report = _report(it)
-    with writing_run(folder, force, RECORD) as place:
-        write_json(place / RECORD, kept)
-        write_table(place / "timeline.csv", pd.DataFrame(list(_figures(it))))
-        write_table(place / "circuits.csv", pd.DataFrame(list(_circuits(it))))
-        write_text(place / "report.md", report)
-        (place / PICTURE).write_bytes(picture)
-        write_page(Page(report, place))
 
 
 def _figures(it: Told) -> Iterator[dict[str, Any]]:

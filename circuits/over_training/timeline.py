@@ -97,10 +97,10 @@ def timeline(training: Training, load: Load, asked: Question, progress: Progress
     last = training.checkpoints[-1]
     model = load(last)
     ground = lay_ground(model, asked.prompts, asked.plan)
-    if not _told_apart(ground).low > 0:
+    if not (apart := _told_apart(ground)).low > 0:
         raise CircuitError(
             f"{last.directory} does not tell clean from corrupt prompts: the metric differs by "
-            f"{_told_apart(ground).value:.3g}, so there is no circuit to look back from. Choose another task."
+            f"{apart.value:.3g}, so there is no circuit to look back from. Choose another task."
         )
     final, chance = _discovered(ground, asked, progress), _chances(ground)
     moments: list[Moment] = []
