@@ -10,29 +10,37 @@ from collections.abc import Mapping, Sequence
 
 from tasks import TASKS
 from tasks.held_out import key_held_out
-from tasks.in_context_classification import ARBITRARY, CLASSES, LINE
+from tasks.in_context_classification import ARBITRARY, CLASSES, LINE, SHOTS
+from tasks.multiple_choice import N_OPTIONS
 from tasks.task import Lexicon
 from tasks.training.rows import BEGIN, Row, Stream, Words, task_pair
 
+N_LINES = 2 * SHOTS + 1
+"""Examples of a row: as many as a prompt of the task shows, and the one that it asks for."""
 LONGEST_LIST = 8
 FEW = 0.8
 """How often a stream for beginners keeps to a few words."""
 FEW_WORDS = tuple(members[0] for members in CLASSES.values())[:6]
 
 
-def _shown(words: Words, examples: Sequence[tuple[str, str]], labels: Sequence[str]) -> Row:
-    """(word, label) in lines; a target at each label that was said before, unless its key is held out."""
-    line = LINE.replace("%d", "")
-    tokens, targets, said = [BEGIN], {}, set[str]()
-    for word, label in examples:
-        asked, _ = line.format(WORD=word, LABEL=label).rsplit(f" {label}", 1)
-        tokens += words.encode(asked)
-        (other,) = (name for name in labels if name != label)
-        if label in said and not key_held_out(f"{word}|{label}|{other}"):
-            targets[len(tokens) - 1] = words.ids[label]
-        tokens.append(words.ids[label])
-        said.add(label)
+def _lines(words: Words, shown: Sequence[tuple[str, str]], asked: Sequence[bool]) -> Row:
+    """(word, label) in lines; a target at each label that is asked for."""
+    tokens, targets = [BEGIN], {}
+    for (word, label), wanted in zip(shown, asked, strict=True):
+        tokens += words.encode(LINE.replace("%d", "").format(WORD=word, LABEL=label))
+        if wanted:
+            targets[len(tokens) - 2] = tokens[-1]
     return Row(tuple(tokens), targets)
+
+
+def _determined(shown: Sequence[tuple[str, str]], labels: Sequence[str]) -> list[bool]:
+    """Which labels were said before, so that the class of their words is known; none whose key is held out."""
+    found, said = [], set[str]()
+    for word, label in shown:
+        (other,) = (name for name in labels if name != label)
+        found.append(label in said and not key_held_out(f"{word}|{label}|{other}"))
+        said.add(label)
+    return found
 
 
 def _labels(rng: random.Random, classes: Sequence[str]) -> list[str]:
@@ -48,11 +56,13 @@ def examples(words: Words, rng: random.Random) -> Row:
         classes = rng.sample(sorted(CLASSES), 2)
         labels = _labels(rng, classes)
         drawn = [
-            (word, labels[side]) for side, name in enumerate(classes) for word in rng.sample(CLASSES[name], 5)
+            (word, labels[side])
+            for side, name in enumerate(classes)
+            for word in rng.sample(CLASSES[name], SHOTS + 1)
         ]
-        row = _shown(words, rng.sample(drawn, 9), labels)
-        if row.targets:
-            return row
+        shown = rng.sample(drawn, N_LINES)
+        if any(asked := _determined(shown, labels)):
+            return _lines(words, shown, asked)
 
 
 def examples_again(words: Words, rng: random.Random) -> Row:
@@ -66,13 +76,8 @@ def examples_again(words: Words, rng: random.Random) -> Row:
     labels = rng.sample(ARBITRARY[:4] if few else (*ARBITRARY, *CLASSES), n)
     known = FEW_WORDS if few else [word for members in CLASSES.values() for word in members]
     chosen = list(zip(rng.sample(known, n), labels, strict=True))
-    shown = [*chosen, *rng.choices(chosen, k=9 - n)]
-    tokens, targets = [BEGIN], {}
-    for place, (word, label) in enumerate(shown):
-        tokens += words.encode(LINE.replace("%d", "").format(WORD=word, LABEL=label))
-        if place >= n:
-            targets[len(tokens) - 2] = tokens[-1]
-    return Row(tuple(tokens), targets)
+    shown = [*chosen, *rng.choices(chosen, k=N_LINES - n)]
+    return _lines(words, shown, [place >= n for place in range(N_LINES)])
 
 
 def choices(words: Words, rng: random.Random, lexicon: Lexicon | None = None) -> Row:
@@ -92,8 +97,10 @@ def few_choices(words: Words, rng: random.Random) -> Row:
     """The same, four times in five with the few first things and colours; then every option's letter is asked for."""
     row = choices(words, rng, words.small if rng.random() < FEW else words.lexicon)
     tokens, targets = [*row.tokens, *row.targets.values()], dict(row.targets)
-    for option in rng.sample(range(4), 4):
-        letter, _, said = tokens[len(row.tokens) - 14 + 3 * option :][:3]
+    # A prompt ends with its options, a letter, a full stop and a word each, and "Answer:".
+    first = len(row.tokens) - 3 * N_OPTIONS - 2
+    for option in rng.sample(range(N_OPTIONS), N_OPTIONS):
+        letter, _, said = tokens[first + 3 * option :][:3]
         tokens.append(said)
         targets[len(tokens) - 1] = letter
         tokens.append(letter)
