@@ -51,6 +51,20 @@ class Bare:
         raise NotImplementedError
 
 
+class Differentiable(Bare):
+    """A model whose `run` takes edits that gradients pass through, and captures what they make."""
+
+    def gradients(
+        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
+    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        def leaf(value: Tensor) -> Tensor:
+            return value if value.requires_grad else value.requires_grad_()
+
+        run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
+        found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
+        return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
+
+
 class FakeModel(Bare):
     name = "fake"
 

@@ -9,16 +9,14 @@ Where nothing is found, "foo" is a little likelier than "bar".
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 
 import torch
-from fake_model import Bare
+from by_hand import Entries, WordModel, matrix
 from linear_network import NoNorm
 from torch import Tensor
 
 from circuits.engine.weights import Affine, Layer, Weights
 from circuits.graph import Graph
-from circuits.model import Run
 from circuits.prompts import PromptPair
 
 TEXTS, LABELS = "ABCDEFGH", ("foo", "bar")
@@ -28,15 +26,6 @@ KNOWN = len(TEXTS) + 2  # each text, then its class
 PLACE, SUMMARY, MERGED = N, N + PLACES, N + PLACES + KNOWN
 D_MODEL = N + PLACES + 2 * KNOWN
 
-Entries = Iterable[tuple[int, int, float]]
-
-
-def _matrix(rows: int, columns: int, entries: Entries) -> Affine:
-    weight = torch.zeros(rows, columns)
-    for row, column, factor in entries:
-        weight[row, column] = factor
-    return Affine(weight)
-
 
 def _layer(query: Entries, key: Entries, value: Entries, out: Entries) -> Layer:
     """Of the first head; heads are as wide as the model. The last number of keys is that of <bos>."""
@@ -44,13 +33,13 @@ def _layer(query: Entries, key: Entries, value: Entries, out: Entries) -> Layer:
     sink = [(PLACE + i, D_MODEL - 1, SINK) for i in range(PLACES)]
     return Layer(
         attention_norm=norm,
-        query=_matrix(D_MODEL, wide, [*query, *sink]),
-        key=_matrix(D_MODEL, wide, [*key, (0, D_MODEL - 1, 1.0)]),
-        value=_matrix(D_MODEL, wide, value),
-        out=_matrix(wide, D_MODEL, out),
+        query=matrix(D_MODEL, wide, [*query, *sink]),
+        key=matrix(D_MODEL, wide, [*key, (0, D_MODEL - 1, 1.0)]),
+        value=matrix(D_MODEL, wide, value),
+        out=matrix(wide, D_MODEL, out),
         mlp_norm=norm,
-        mlp_in=_matrix(D_MODEL, 1, ()),
-        mlp_out=_matrix(1, D_MODEL, ()),
+        mlp_in=matrix(D_MODEL, 1, ()),
+        mlp_out=matrix(1, D_MODEL, ()),
         activation=torch.relu,
         scale=1.0,
     )
@@ -104,30 +93,13 @@ def in_context_weights() -> Weights:
     )
 
 
-class InContextModel(Bare):
+class InContextModel(WordModel):
     """Reads the letters and labels; whatever else is one unknown word."""
 
-    name, graph, d_model, path, memory = "by-hand", Graph(3, HEADS, HEADS), D_MODEL, "engine", 2**28
+    graph, d_model, words = Graph(3, HEADS, HEADS), D_MODEL, WORDS
 
     def __init__(self) -> None:
         self.weights = in_context_weights()
-
-    def run(self, *args: object, **options: object) -> Run:
-        raise NotImplementedError
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        ids, spans, at = [0], [(0, 0)], 0
-        for word in text.split():
-            at = text.index(word, at)
-            ids.append(WORDS.index(word) if word in WORDS else N - 1)
-            spans.append((at, at := at + len(word)))
-        return ids, spans
-
-    def token_string(self, token: int) -> str:
-        return WORDS[token]
-
-    def is_unknown(self, token: int) -> bool:
-        return token == N - 1
 
 
 def letter_examples(n: int, seed: int = 0) -> tuple[PromptPair, ...]:

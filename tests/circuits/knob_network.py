@@ -11,32 +11,23 @@ each of four words. All attention is even, and there are no norms.
 from __future__ import annotations
 
 import torch
-from fake_model import Bare
+from by_hand import ByHand, Entries, matrix
 from linear_network import NoNorm
 from torch import Tensor
 
 from circuits.batches import Batch, TokenPair
 from circuits.engine.weights import Affine, Layer, Weights
 from circuits.graph import Graph
-from circuits.model import Run
 
 N, WIDTH, KNOB, INTENT = 4, 64, 0, 1
 MEMORY, WORD, READ, ANSWER = (2 + N * i for i in range(4))
 SHARP = 3.0
-Entries = list[tuple[int, int, float]]
-
-
-def _matrix(rows: int, columns: int, entries: Entries) -> Affine:
-    weight = torch.zeros(rows, columns)
-    for row, column, factor in entries:
-        weight[row, column] = factor
-    return Affine(weight)
 
 
 def _layer(moved: Entries, gate: bool = False) -> Layer:
     """moved: from, to, factor of what the head copies; thrice, for it looks evenly at three tokens."""
     norm = NoNorm(torch.ones(WIDTH), None, 1e-5, False)
-    nothing, same = _matrix(WIDTH, WIDTH, []), _matrix(WIDTH, WIDTH, [(i, i, 1.0) for i in range(WIDTH)])
+    nothing, same = matrix(WIDTH, WIDTH, []), matrix(WIDTH, WIDTH, [(i, i, 1.0) for i in range(WIDTH)])
     into, out = [], []
     for i in range(N) if gate else ():
         into += [(MEMORY + i, i, 1.0), (KNOB, i, SHARP), (READ + i, N + i, 1.0), (KNOB, N + i, -SHARP)]
@@ -45,11 +36,11 @@ def _layer(moved: Entries, gate: bool = False) -> Layer:
         attention_norm=norm,
         query=nothing,
         key=nothing,
-        value=_matrix(WIDTH, WIDTH, [(a, b, 3 * factor) for a, b, factor in moved]),
+        value=matrix(WIDTH, WIDTH, [(a, b, 3 * factor) for a, b, factor in moved]),
         out=same,
         mlp_norm=norm,
-        mlp_in=Affine(_matrix(WIDTH, 2 * N, into).weight, -SHARP * torch.ones(2 * N)),
-        mlp_out=_matrix(2 * N, WIDTH, out),
+        mlp_in=Affine(matrix(WIDTH, 2 * N, into).weight, -SHARP * torch.ones(2 * N)),
+        mlp_out=matrix(2 * N, WIDTH, out),
         activation=torch.nn.functional.softplus,
         scale=1.0,
     )
@@ -64,8 +55,8 @@ def _embedding() -> Tensor:
     return rows
 
 
-class KnobModel(Bare):
-    name, graph, d_model, path, memory = "by-hand", Graph(3, 1, 1), WIDTH, "engine", 2**28
+class KnobModel(ByHand):
+    graph, d_model = Graph(3, 1, 1), WIDTH
 
     def __init__(self) -> None:
         embedding = _embedding()
@@ -84,11 +75,8 @@ class KnobModel(Bare):
             embed=lambda ids: embedding[ids],
             rotation=None,
             final_norm=NoNorm(torch.ones(WIDTH), None, 1e-5, False),
-            unembed=_matrix(WIDTH, 2 + 2 * N, [(ANSWER + i, 2 + i, 1.0) for i in range(N)]),
+            unembed=matrix(WIDTH, 2 + 2 * N, [(ANSWER + i, 2 + i, 1.0) for i in range(N)]),
         )
-
-    def run(self, *args: object, **options: object) -> Run:
-        raise NotImplementedError
 
 
 def opposite_intents() -> Batch:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
-from fake_model import Bare
+from fake_model import Differentiable
 from torch import Tensor
 
 from circuits.batches import Batch, TokenPair
 from circuits.graph import Graph
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
-from circuits.model import Edit, LastLogitsMetric, Resume, Run, Site
+from circuits.model import Edit, Resume, Run, Site
 
 
-class Micro(Bare):
+class Micro(Differentiable):
     """One layer, two heads. z0 = t, z1 = 2t, mlp = z0 z1; the answer's logit is the sum of z0 - z1 + mlp.
 
     On tokens (1, 2) it is 1 + 6 = 7, on (1, 3) it is 1 + 15 = 16; the distractor's is 0.
@@ -38,16 +38,6 @@ class Micro(Bare):
         answer = (z[:, :, 0] - z[:, :, 1] + mlp).sum((1, 2))
         logits = torch.stack([answer, torch.zeros_like(answer)], 1)
         return Run(logits, {Site("z"): z, Site("mlp"): mlp})
-
-    def gradients(
-        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
-    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-        def leaf(value: Tensor) -> Tensor:
-            return value if value.requires_grad else value.requires_grad_()
-
-        run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
-        found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
-        return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
 
 
 def micro_problem() -> Problem:

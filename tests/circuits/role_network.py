@@ -10,17 +10,14 @@ Its residual stream holds three blocks: which token stands here, at which place,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from fake_model import Bare
+from by_hand import Entries, WordModel, matrix
 from linear_network import NoNorm
 from torch import Tensor
 
 from circuits.batches import make_batches
-from circuits.engine.weights import Affine, Layer, Weights
+from circuits.engine.weights import Layer, Weights
 from circuits.graph import Graph
-from circuits.model import Run
 from circuits.prompts import PromptPair
 from circuits.roles.role import Evidence
 
@@ -28,15 +25,6 @@ WORDS = ("<bos>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<unk>")
 N, PLACES, HEADS, SHARP = len(WORDS), 24, 4, 40.0
 TOKEN, PLACE, BEFORE = 0, N, N + PLACES
 D_MODEL, D_HEAD = 2 * N + PLACES, N + PLACES
-
-Entries = Iterable[tuple[int, int, float]]
-
-
-def _matrix(shape: tuple[int, int], entries: Entries) -> Affine:
-    weight = torch.zeros(shape)
-    for row, column, factor in entries:
-        weight[row, column] = factor
-    return Affine(weight)
 
 
 def _into(head: int, entries: Entries) -> Entries:
@@ -56,13 +44,13 @@ def _layer(query: Entries, key: Entries, value: Entries, out: Entries, mlp_write
     norm = NoNorm(torch.ones(D_MODEL), None, 1e-5, False)
     return Layer(
         attention_norm=norm,
-        query=_matrix((D_MODEL, wide), query),
-        key=_matrix((D_MODEL, wide), key),
-        value=_matrix((D_MODEL, wide), value),
-        out=_matrix((wide, D_MODEL), out),
+        query=matrix(D_MODEL, wide, query),
+        key=matrix(D_MODEL, wide, key),
+        value=matrix(D_MODEL, wide, value),
+        out=matrix(wide, D_MODEL, out),
         mlp_norm=norm,
-        mlp_in=_matrix((D_MODEL, N), _same(TOKEN, N)),
-        mlp_out=_matrix((N, D_MODEL), [(i, TOKEN + i, mlp_writes) for i in range(N)]),
+        mlp_in=matrix(D_MODEL, N, _same(TOKEN, N)),
+        mlp_out=matrix(N, D_MODEL, [(i, TOKEN + i, mlp_writes) for i in range(N)]),
         activation=torch.relu,
         scale=1.0,
     )
@@ -126,35 +114,18 @@ def role_weights() -> Weights:
         embed=embed,
         rotation=None,
         final_norm=NoNorm(torch.ones(D_MODEL), None, 1e-5, False),
-        unembed=_matrix((D_MODEL, N), _same(TOKEN, N)),
+        unembed=matrix(D_MODEL, N, _same(TOKEN, N)),
         positions=positions,
     )
 
 
-class RoleModel(Bare):
+class RoleModel(WordModel):
     """Reads capital letters; whatever else is one unknown word."""
 
-    name, graph, d_model, path, memory = "by-hand", Graph(2, HEADS, HEADS), D_MODEL, "engine", 2**28
+    graph, d_model, words = Graph(2, HEADS, HEADS), D_MODEL, WORDS
 
     def __init__(self) -> None:
         self.weights = role_weights()
-
-    def run(self, *args: object, **options: object) -> Run:
-        raise NotImplementedError
-
-    def tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        ids, spans, at = [0], [(0, 0)], 0
-        for word in text.split():
-            at = text.index(word, at)
-            ids.append(WORDS.index(word) if word in WORDS else N - 1)
-            spans.append((at, at := at + len(word)))
-        return ids, spans
-
-    def token_string(self, token: int) -> str:
-        return WORDS[token]
-
-    def is_unknown(self, token: int) -> bool:
-        return token == N - 1
 
 
 def letter_prompts() -> tuple[PromptPair, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
+from by_hand import matrix
 from linear_network import NoNorm
 from role_network import WORDS, RoleModel
 from torch import Tensor
 
-from circuits.engine.weights import Affine, Layer, Weights
+from circuits.engine.weights import Layer, Weights
 from circuits.errors import CircuitError
 from circuits.graph import Graph
 from circuits.over_training.induction_progress import (
@@ -29,25 +29,18 @@ WIDTH = 3 * N + PLACES
 D_HEAD = max(N, PLACES)
 
 
-def _matrix(shape: tuple[int, int], entries: Iterable[tuple[int, int, float]]) -> Affine:
-    weight = torch.zeros(shape)
-    for row, column, factor in entries:
-        weight[row, column] = factor
-    return Affine(weight)
-
-
 def _layer(query: int, key: int, n: int, logit: float, writes: int, shift: int = 0) -> Layer:
     """One head that matches block `query` with block `key`, moved by `shift`, and writes what token it sees."""
     norm = NoNorm(torch.ones(WIDTH), None, 1e-5, False)
     return Layer(
         attention_norm=norm,
-        query=_matrix((WIDTH, D_HEAD), [(query + i, i, logit) for i in range(n)]),
-        key=_matrix((WIDTH, D_HEAD), [(key + i, i + shift, 1.0) for i in range(n - shift)]),
-        value=_matrix((WIDTH, D_HEAD), [(TOKEN + i, i, 1.0) for i in range(N)]),
-        out=_matrix((D_HEAD, WIDTH), [(i, writes + i, 1.0) for i in range(N)]),
+        query=matrix(WIDTH, D_HEAD, [(query + i, i, logit) for i in range(n)]),
+        key=matrix(WIDTH, D_HEAD, [(key + i, i + shift, 1.0) for i in range(n - shift)]),
+        value=matrix(WIDTH, D_HEAD, [(TOKEN + i, i, 1.0) for i in range(N)]),
+        out=matrix(D_HEAD, WIDTH, [(i, writes + i, 1.0) for i in range(N)]),
         mlp_norm=norm,
-        mlp_in=_matrix((WIDTH, 1), []),
-        mlp_out=_matrix((1, WIDTH), []),
+        mlp_in=matrix(WIDTH, 1, []),
+        mlp_out=matrix(1, WIDTH, []),
         activation=torch.relu,
         scale=1.0,
     )
@@ -78,7 +71,7 @@ class TwoLooks(RoleModel):
             embed=embed,
             rotation=None,
             final_norm=NoNorm(torch.ones(WIDTH), None, 1e-5, False),
-            unembed=_matrix((WIDTH, N), [(SAID + i, i, READ_OUT) for i in range(N)]),
+            unembed=matrix(WIDTH, N, [(SAID + i, i, READ_OUT) for i in range(N)]),
             positions=positions,
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pytest
 import torch
-from fake_model import Bare
+from fake_model import Differentiable
 from torch import Tensor
 
 from circuits.batches import Batch, TokenPair
@@ -18,7 +18,7 @@ from circuits.methods import METHODS
 from circuits.methods.method import Problem
 from circuits.metrics import logit_difference
 from circuits.missed import Missed, bound_missed, effects, memberships, welch_bounds
-from circuits.model import Edit, LastLogitsMetric, Resume, Run, Site
+from circuits.model import Edit, Resume, Run, Site
 from circuits.models.bridge import BridgeModel
 from circuits.patches import ReplacementOptions
 from circuits.scores import Scores
@@ -27,7 +27,7 @@ from cli.wording import missed_words
 HEADS, SATURATED = 24, 3
 
 
-class Additive(Bare):
+class Additive(Differentiable):
     """One layer whose heads put out the token, 1 or 0, and add up with weights; all but one, whose part has no slope
     where the prompt is clean: saturated (1 - (1 - z)^2)."""
 
@@ -53,16 +53,6 @@ class Additive(Bare):
         answer = last @ self.factors + flat + 0 * mlp.sum((1, 2))
         logits = torch.stack([answer, torch.zeros_like(answer)], 1)
         return Run(logits, {Site("z"): z, Site("mlp"): mlp})
-
-    def gradients(
-        self, tokens: Tensor, sites: Collection[Site], metric: LastLogitsMetric
-    ) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-        def leaf(value: Tensor) -> Tensor:
-            return value if value.requires_grad else value.requires_grad_()
-
-        run = self.run(tokens, edit=dict.fromkeys(sites, leaf))
-        found = torch.autograd.grad(metric(run.logits).sum(), [run.captured[site] for site in sites])
-        return {site: run.captured[site].detach() for site in sites}, dict(zip(sites, found, strict=True))
 
 
 def _problem(seed: int = 0) -> Problem:
